@@ -13,7 +13,8 @@ use core::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{FRAME_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::checksum::Checksum;
+use crate::config::{FRAME_BYTES_MAX, Limits, REQUEST_BYTES_MAX};
 use crate::message::{Entry, HardState, Message, Reply, Request, Snapshot};
 
 /// The version of the format that this crate writes, and the only one that it reads.
@@ -58,9 +59,18 @@ encodable! {
     4 Entry, FRAME_BYTES_MAX;
     5 HardState, 64;
     6 Snapshot, SNAPSHOT_BYTES_MAX;
+    9 Limits, 256;
 }
 // Kinds 7 and 8, the commands and the state of the lock table, are in `lock`, which alone knows
 // those types.
+
+impl Limits {
+    /// The checksum of all limits, by which nodes find out whether they agree on them.
+    #[must_use]
+    pub fn digest(&self) -> Checksum {
+        Checksum::of(&encode(self))
+    }
+}
 
 /// Why bytes are no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

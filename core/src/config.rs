@@ -213,7 +213,8 @@ pub struct Limits {
     pub window_max: u32,
     /// The most bytes that all sessions together keep of what is waiting or not acknowledged: the
     /// appends of waiting sections, outcomes, losses. Requests other than acquires and sections
-    /// may take as much again, since it is they that end the waits. Default 128 MiB; at least `append_bytes_max`.
+    /// may take as much again, since it is they that end the waits. Default 128 MiB; at least
+    /// `append_bytes_max`.
     pub pending_bytes_max: u32,
     /// The most locks that one session holds, waits for, and has not yet acknowledged the loss of.
     /// Default 1024; at most [`PLACES_CEILING`].
