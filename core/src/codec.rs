@@ -152,7 +152,7 @@ pub fn decode<T: Encodable>(bytes: &[u8]) -> Result<T, DecodeError> {
         return Err(DecodeError::Kind { found: Some(kind) });
     }
     let (value, rest) =
-        postcard::take_from_bytes::<T>(bytes).map_err(|_| DecodeError::Malformed)?;
+        postcard::take_from_bytes::<T>(bytes).map_err(|_error| DecodeError::Malformed)?;
     if !rest.is_empty() {
         return Err(DecodeError::TrailingBytes { bytes: rest.len() });
     }

@@ -119,7 +119,7 @@ impl Default for Config {
             pending_reads_max: 16_384,
             snapshot_entries: 100_000,
             snapshot_bytes: 64 << 20,
-            snapshot_interval: Duration::from_secs(600),
+            snapshot_interval: Duration::from_mins(10),
             log_bytes_max: 256 << 20,
             retained_entries: 1000,
             keep_alive_interval: Duration::from_millis(20),
@@ -243,7 +243,7 @@ impl Default for Limits {
         Self {
             sessions_max: 100_000,
             session_ttl_min: Duration::from_secs(2),
-            session_ttl_max: Duration::from_secs(3600),
+            session_ttl_max: Duration::from_hours(1),
             window_max: 256,
             pending_bytes_max: 128 << 20,
             places_per_session_max: 1024,

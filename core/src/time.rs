@@ -68,6 +68,6 @@ moment!(LeaseTime);
 
 /// Whole microseconds of a duration; one that is too long for that counts as the longest.
 const fn micros(duration: Duration) -> u64 {
-    let micros = duration.as_micros();
-    if micros > u64::MAX as u128 { u64::MAX } else { micros as u64 }
+    let whole = duration.as_secs().saturating_mul(1_000_000);
+    whole.saturating_add(duration.subsec_micros() as u64)
 }
