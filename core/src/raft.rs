@@ -226,6 +226,7 @@ impl Raft {
     pub fn handle_persisted(&mut self, now: Time, up_to: WriteId) {
         self.advance_clock(now);
         self.persistence.acknowledge(up_to);
+        self.acknowledge_durable();
         self.count_own_vote();
         self.advance_commit();
     }

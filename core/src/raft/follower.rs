@@ -130,6 +130,14 @@ impl Raft {
         self.log.push(entry);
     }
 
+    /// The disk has more than before: the leader is to hear of it.
+    pub(super) fn acknowledge_durable(&mut self) {
+        let durable = self.persistence.durable();
+        self.with_following(|following| {
+            following.ack_due |= following.verified.min(durable) > following.acked;
+        });
+    }
+
     /// Queues what the leader is owed, as far as the disk allows.
     pub(super) fn answer_leader(&mut self) {
         if !self.persistence.is_hard_state_durable() {
@@ -141,7 +149,7 @@ impl Raft {
         let matched = following.verified.min(durable);
         let result = if let Some(Conflict { previous, hint }) = following.conflict_due.take() {
             AppendResult::Conflict { previous, hint }
-        } else if core::mem::take(&mut following.ack_due) || matched > following.acked {
+        } else if core::mem::take(&mut following.ack_due) {
             following.acked = matched;
             AppendResult::Matched(matched)
         } else {
