@@ -98,7 +98,7 @@ pub struct Config {
     pub retained_entries: u64,
 
     /// How long keep-alives are collected before one entry renews them all. Default 20 ms; at
-    /// most a quarter of [`Limits::session_ttl_min`].
+    /// most a quarter of [`Limits::session_lease_min`].
     pub keep_alive_interval: Duration,
 }
 
@@ -151,13 +151,13 @@ impl Config {
         at_least("snapshot_interval", self.snapshot_interval, self.election_timeout_max)?;
         // A lease that ends before the cluster can elect a new leader would end at every failover.
         at_least(
-            "session_ttl_min",
-            limits.session_ttl_min,
+            "session_lease_min",
+            limits.session_lease_min,
             self.election_timeout_max.saturating_mul(2),
         )?;
         at_least(
-            "session_ttl_min",
-            limits.session_ttl_min,
+            "session_lease_min",
+            limits.session_lease_min,
             self.keep_alive_interval.saturating_mul(4),
         )
     }
@@ -205,9 +205,9 @@ pub struct Limits {
     pub sessions_max: u32,
     /// The shortest time-to-live of a session. Default 2 s; at least twice the longest election
     /// time-out of every node.
-    pub session_ttl_min: Duration,
+    pub session_lease_min: Duration,
     /// The longest. Default 1 h.
-    pub session_ttl_max: Duration,
+    pub session_lease_max: Duration,
     /// The most requests of a session that are open or not acknowledged. Default 256; at most
     /// [`WINDOW_CEILING`].
     pub window_max: u32,
@@ -242,8 +242,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions_max: 100_000,
-            session_ttl_min: Duration::from_secs(2),
-            session_ttl_max: Duration::from_hours(1),
+            session_lease_min: Duration::from_secs(2),
+            session_lease_max: Duration::from_hours(1),
             window_max: 256,
             pending_bytes_max: 128 << 20,
             places_per_session_max: 1024,
@@ -283,8 +283,8 @@ impl Limits {
         for (limit, value, min, max) in limits {
             within(limit, u64::from(value), min, max)?;
         }
-        at_least("session_ttl_min", self.session_ttl_min, Duration::from_millis(1))?;
-        at_least("session_ttl_max", self.session_ttl_max, self.session_ttl_min)
+        at_least("session_lease_min", self.session_lease_min, Duration::from_millis(1))?;
+        at_least("session_lease_max", self.session_lease_max, self.session_lease_min)
     }
 }
 

@@ -37,7 +37,7 @@ impl Workload {
             let command = Command::OpenSession {
                 nonce: ClientNonce(0, number),
                 label: Label::default(),
-                ttl: Duration::from_mins(1),
+                lease: Duration::from_mins(1),
             };
             workload.apply_now(command);
         }

@@ -216,7 +216,7 @@ impl Model {
         self.hand_over_all();
         match command {
             None => {}
-            Some(Command::OpenSession { nonce, label, ttl: lease }) => {
+            Some(Command::OpenSession { nonce, label, lease }) => {
                 self.open(nonce, label, lease);
             }
             Some(Command::KeepAlive(all)) => {
@@ -287,9 +287,9 @@ impl Model {
             session.deadline = now.after(session.lease);
             return Ok(Opened { session: session.id, window_max });
         }
-        let (min, max) = (self.limits.session_ttl_min, self.limits.session_ttl_max);
+        let (min, max) = (self.limits.session_lease_min, self.limits.session_lease_max);
         if lease < min || lease > max {
-            return Err(Rejection::TtlOutOfRange { min, max });
+            return Err(Rejection::LeaseOutOfRange { min, max });
         }
         if self.sessions.len() as u64 >= u64::from(self.limits.sessions_max) {
             return Err(Rejection::TooManySessions);

@@ -140,7 +140,7 @@ fn reads_are_answered_from_the_lock_table_and_the_files() {
 fn settings_that_do_not_work_are_refused_before_anything_starts() {
     assert!(Cluster::new(0, 1).is_err(), "no nodes");
     assert!(Cluster::new(16, 1).is_err(), "more than any cluster has");
-    let limits = Limits { session_ttl_min: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { session_lease_min: Duration::from_millis(100), ..Limits::default() };
     assert!(Cluster::with(Options { limits, ..Options::default() }).is_err(), "a short lease");
 }
 

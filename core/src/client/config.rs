@@ -8,30 +8,30 @@ const MILLION: u32 = 1_000_000;
 
 /// The settings of one client. Every duration is measured on the host's monotone clock.
 ///
-/// The defaults of the durations follow from the time-to-live: see [`ClientConfig::for_ttl`].
+/// The defaults of the durations follow from that of the lease: see [`ClientConfig::for_lease`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientConfig {
     /// How long the cluster keeps the session without a keep-alive. Default 10 s; the cluster's
     /// limits say what it accepts. The longer, the longer an outage a holder survives, and the
     /// longer others wait for the locks of one that died.
-    pub ttl: Duration,
-    /// How often the lease is renewed. Default a third of `ttl`; at least 1 ms.
+    pub lease: Duration,
+    /// How often the lease is renewed. Default a third of `lease`; at least 1 ms.
     pub keep_alive_interval: Duration,
     /// The session is in jeopardy when the last renewal that was acknowledged is so old. Default
-    /// two thirds of `ttl`; at least `keep_alive_interval` and `reply_timeout` together, so that
+    /// two thirds of `lease`; at least `keep_alive_interval` and `reply_timeout` together, so that
     /// an answer that is merely late raises no alarm.
     pub jeopardy_after: Duration,
     /// By how much the client's clock and the cluster's may differ in rate, in millionths of
-    /// `ttl`. Default 20,000: each may be off by one part in a hundred. At most 500,000.
+    /// `lease`. Default 20,000: each may be off by one part in a hundred. At most 500,000.
     pub drift_ppm: u32,
     /// What the lease ends early beside the drift, for what happens between the look at the clock
-    /// and the act. Default a hundredth of `ttl`.
+    /// and the act. Default a hundredth of `lease`.
     pub lease_margin: Duration,
-    /// An attempt to connect is given up after so long. Default a sixth of `ttl`, at most 2 s; at
+    /// An attempt to connect is given up after so long. Default a sixth of `lease`, at most 2 s; at
     /// least 1 ms.
     pub connect_timeout: Duration,
     /// A connection is given up when a request is not answered for so long. What may wait for a
-    /// lock is exempt. Default a sixth of `ttl`, at most 2 s; at least 1 ms.
+    /// lock is exempt. Default a sixth of `lease`, at most 2 s; at least 1 ms.
     pub reply_timeout: Duration,
     /// A session that is not open after so long ends as
     /// [`NotOpened`](super::Ending::NotOpened). Default 30 s; at least 1 ms.
@@ -39,7 +39,7 @@ pub struct ClientConfig {
     /// The first pause after a failure; each further one is twice as long, and a random part of
     /// up to a half is taken off. Default 20 ms; at least 1 ms.
     pub backoff_min: Duration,
-    /// The longest pause. Default a tenth of `ttl`, at most 1 s; at least `backoff_min`.
+    /// The longest pause. Default a tenth of `lease`, at most 1 s; at least `backoff_min`.
     pub backoff_max: Duration,
     /// The most calls that are open at once; the last place is not for one that waits for a lock.
     /// Default 10,000; at least 1.
@@ -51,37 +51,37 @@ pub struct ClientConfig {
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self::for_ttl(Duration::from_secs(10))
+        Self::for_lease(Duration::from_secs(10))
     }
 }
 
 impl ClientConfig {
     /// The default settings for a time-to-live, which should be at least 200 ms.
     #[must_use]
-    pub fn for_ttl(ttl: Duration) -> Self {
-        let patience = (ttl / 6).min(Duration::from_secs(2));
+    pub fn for_lease(lease: Duration) -> Self {
+        let patience = (lease / 6).min(Duration::from_secs(2));
         let backoff_min = Duration::from_millis(20);
         Self {
-            ttl,
-            keep_alive_interval: ttl / 3,
-            jeopardy_after: ttl / 3 * 2,
+            lease,
+            keep_alive_interval: lease / 3,
+            jeopardy_after: lease / 3 * 2,
             drift_ppm: 20_000,
-            lease_margin: ttl / 100,
+            lease_margin: lease / 100,
             connect_timeout: patience,
             reply_timeout: patience,
             open_timeout: Duration::from_secs(30),
             backoff_min,
-            backoff_max: (ttl / 10).min(Duration::from_secs(1)).max(backoff_min),
+            backoff_max: (lease / 10).min(Duration::from_secs(1)).max(backoff_min),
             calls_max: 10_000,
             call_bytes_max: 64 << 20,
         }
     }
 
-    /// How long a lease lasts by the client's clock: `ttl` without its margins.
+    /// How long a lease lasts by the client's own clock: `lease` without its margins.
     #[must_use]
-    pub fn lease(&self) -> Duration {
-        let drift = self.ttl.saturating_mul(self.drift_ppm) / MILLION;
-        self.ttl.saturating_sub(drift).saturating_sub(self.lease_margin)
+    pub fn own_lease(&self) -> Duration {
+        let drift = self.lease.saturating_mul(self.drift_ppm) / MILLION;
+        self.lease.saturating_sub(drift).saturating_sub(self.lease_margin)
     }
 
     /// Checks every setting by itself and against those it depends on.
@@ -103,9 +103,9 @@ impl ClientConfig {
             self.jeopardy_after,
             self.keep_alive_interval.saturating_add(self.reply_timeout),
         )?;
-        // The warning comes before the loss. What is missing at the lease is missing at the ttl.
-        let missing = self.jeopardy_after.saturating_add(least).saturating_sub(self.lease());
-        at_least("ttl", self.ttl, self.ttl.saturating_add(missing))
+        // The warning comes before the loss: what the client's own lease lacks, the whole one lacks.
+        let missing = self.jeopardy_after.saturating_add(least).saturating_sub(self.own_lease());
+        at_least("lease", self.lease, self.lease.saturating_add(missing))
     }
 }
 
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_are_valid_for_every_ttl() {
+    fn defaults_are_valid_for_every_lease() {
         for millis in [200, 2000, 10_000, 3_600_000] {
-            let config = ClientConfig::for_ttl(Duration::from_millis(millis));
+            let config = ClientConfig::for_lease(Duration::from_millis(millis));
             assert_eq!(config.check(), Ok(()), "{config:?}");
         }
     }
@@ -125,16 +125,16 @@ mod tests {
     fn lease_ends_before_the_clusters_does_with_clocks_one_percent_off() {
         let config = ClientConfig::default();
         // The client's clock loses one part in a hundred, the cluster's gains one.
-        let real = config.lease() * 100 / 99;
-        let cluster = config.ttl * 100 / 101;
+        let real = config.own_lease() * 100 / 99;
+        let cluster = config.lease * 100 / 101;
         assert!(real < cluster, "{real:?} {cluster:?}");
     }
 
     #[test]
     fn warning_must_come_before_the_loss() {
         let mut config = ClientConfig::default();
-        config.jeopardy_after = config.lease();
-        assert!(matches!(config.check(), Err(ConfigError::TooShort { setting: "ttl", .. })));
+        config.jeopardy_after = config.own_lease();
+        assert!(matches!(config.check(), Err(ConfigError::TooShort { setting: "lease", .. })));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Lease {
         Self {
             started: sent,
             jeopardy_at: sent.after(config.jeopardy_after),
-            ends_at: sent.after(config.lease()),
+            ends_at: sent.after(config.own_lease()),
         }
     }
 
@@ -131,13 +131,13 @@ mod tests {
         let lease = Lease::new(&config, sent);
         lease.check_invariants();
         let before = |time: Time| Time::from_micros(time.as_micros() - 1);
-        let (warning, end) = (sent.after(config.jeopardy_after), sent.after(config.lease()));
+        let (warning, end) = (sent.after(config.jeopardy_after), sent.after(config.own_lease()));
         assert_eq!(lease.phase(sent), Phase::Safe);
         assert_eq!(lease.phase(before(warning)), Phase::Safe);
         assert_eq!(lease.phase(warning), Phase::Jeopardy);
         assert_eq!(lease.phase(before(end)), Phase::Jeopardy);
         assert_eq!(lease.phase(end), Phase::Over);
-        assert!(lease.ends_at() < sent.after(config.ttl));
+        assert!(lease.ends_at() < sent.after(config.lease));
     }
 
     #[test]

@@ -330,7 +330,7 @@ impl Verdict {
             Rejection::SessionUnknown => Self::SessionOver,
             Rejection::OutOfOrder { .. } | Rejection::WindowFull => Self::NotNow,
             Rejection::ResultEvicted => Self::Evicted,
-            Rejection::TooManySessions | Rejection::TtlOutOfRange { .. } => Self::NoSession,
+            Rejection::TooManySessions | Rejection::LeaseOutOfRange { .. } => Self::NoSession,
             Rejection::NotObtained
             | Rejection::TimedOut
             | Rejection::Cancelled

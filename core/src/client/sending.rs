@@ -182,8 +182,8 @@ impl Client {
         match &mut self.session {
             Session::Unopened { first_sent, .. } => {
                 first_sent.get_or_insert(self.now);
-                let ttl = self.config.ttl;
-                Request::OpenSession { nonce: self.nonce, label: self.label.clone(), ttl }
+                let lease = self.config.lease;
+                Request::OpenSession { nonce: self.nonce, label: self.label.clone(), lease }
             }
             Session::Opened { id, .. } => {
                 let keep_alive = KeepAlive {

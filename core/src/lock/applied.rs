@@ -39,7 +39,7 @@ pub enum Notice {
     Opened {
         /// Of the command.
         nonce: ClientNonce,
-        /// The session; [`Rejection::TtlOutOfRange`] or [`Rejection::TooManySessions`].
+        /// The session; [`Rejection::LeaseOutOfRange`] or [`Rejection::TooManySessions`].
         result: Result<Opened, Rejection>,
     },
     /// Answers one renewal of a [`Command::KeepAlive`](super::Command::KeepAlive).

@@ -74,8 +74,8 @@ impl<'a> Applying<'a> {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::OpenSession { nonce, label, ttl } => {
-                let result = self.open_session(nonce, label, ttl);
+            Command::OpenSession { nonce, label, lease } => {
+                let result = self.open_session(nonce, label, lease);
                 self.applied.notices.push(Notice::Opened { nonce, result });
             }
             Command::KeepAlive(keep_alives) => {
@@ -92,31 +92,31 @@ impl<'a> Applying<'a> {
         &mut self,
         nonce: ClientNonce,
         label: Label,
-        ttl: Duration,
+        lease: Duration,
     ) -> Result<Opened, Rejection> {
         let window_max = self.table.limits.window_max;
         if let Some(session) = self.table.sessions.find(nonce) {
             self.renew(session);
             return Ok(Opened { session, window_max });
         }
-        let (min, max) = (self.table.limits.session_ttl_min, self.table.limits.session_ttl_max);
-        if ttl < min || ttl > max {
-            return Err(Rejection::TtlOutOfRange { min, max });
+        let (min, max) = (self.table.limits.session_lease_min, self.table.limits.session_lease_max);
+        if lease < min || lease > max {
+            return Err(Rejection::LeaseOutOfRange { min, max });
         }
         if self.table.sessions.len() >= u64::from(self.table.limits.sessions_max) {
             return Err(Rejection::TooManySessions);
         }
         let session = SessionId::new(self.index().value());
-        self.add_session(session, nonce, label, ttl);
+        self.add_session(session, nonce, label, lease);
         Ok(Opened { session, window_max })
     }
 
-    fn add_session(&mut self, id: SessionId, nonce: ClientNonce, label: Label, ttl: Duration) {
-        let deadline = self.table.clock.after(ttl);
+    fn add_session(&mut self, id: SessionId, nonce: ClientNonce, label: Label, lease: Duration) {
+        let deadline = self.table.clock.after(lease);
         let places = BTreeMap::new();
         let window = Window::default();
         let label = Arc::new(label);
-        let session = Session { nonce, label, ttl, deadline, places, window };
+        let session = Session { nonce, label, lease, deadline, places, window };
         let inserted = self.table.sessions.insert(id, session);
         assert!(inserted, "an entry opens one session, and its index names no other");
         self.table.deadlines.add(Some(deadline), || Due::Session(id));
@@ -142,7 +142,7 @@ impl<'a> Applying<'a> {
         let clock = self.table.clock;
         let change = self.table.sessions.change(id, |session| {
             let before = session.deadline;
-            session.deadline = clock.after(session.ttl);
+            session.deadline = clock.after(session.lease);
             (before, session.deadline)
         });
         if let Some((before, after)) = change {

@@ -29,7 +29,7 @@ pub enum Command {
         /// Who the session belongs to.
         label: Label,
         /// How long the session lives without a keep-alive, in lease time.
-        ttl: Duration,
+        lease: Duration,
     },
     /// Renews the leases of any number of sessions, at most [`KEEP_ALIVES_MAX`].
     KeepAlive(#[serde(deserialize_with = "capped::vec::<_, _, KEEP_ALIVES_MAX>")] Vec<KeepAlive>),

@@ -32,7 +32,7 @@ pub(super) struct Session {
     /// Who it belongs to.
     pub(super) label: Arc<Label>,
     /// How long it lives without a keep-alive.
-    pub(super) ttl: Duration,
+    pub(super) lease: Duration,
     /// When it expires.
     pub(super) deadline: LeaseTime,
     /// The locks that it holds or waits for: at most one place at each.

@@ -58,7 +58,7 @@ struct SessionState {
     id: SessionId,
     nonce: ClientNonce,
     label: Label,
-    ttl: Duration,
+    lease: Duration,
     deadline: LeaseTime,
     last: Sequence,
     #[serde(deserialize_with = "capped::vec::<_, _, WINDOW_CEILING>")]
@@ -155,11 +155,11 @@ impl LockTable {
     }
 
     fn restore_session(&mut self, state: SessionState) -> Option<()> {
-        let SessionState { id, nonce, label, ttl, deadline, last, outcomes, losses } = state;
+        let SessionState { id, nonce, label, lease, deadline, last, outcomes, losses } = state;
         let window = Window::restore(last, outcomes, losses);
         let places = BTreeMap::new();
         let label = Arc::new(label);
-        let session = Session { nonce, label, ttl, deadline, places, window };
+        let session = Session { nonce, label, lease, deadline, places, window };
         self.sessions.insert(id, session).then_some(())?;
         self.deadlines.add(Some(deadline), || Due::Session(id));
         Some(())
@@ -222,7 +222,7 @@ impl Session {
             id,
             nonce: self.nonce,
             label: Label::clone(&self.label),
-            ttl: self.ttl,
+            lease: self.lease,
             deadline: self.deadline,
             last: self.window.last(),
             outcomes: self.window.outcomes().map(|(at, outcome)| (at, outcome.clone())).collect(),

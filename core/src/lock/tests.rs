@@ -37,7 +37,7 @@ struct Who {
     requests: u64,
 }
 
-const TTL: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(10);
 
 fn name(text: &str) -> LockName {
     LockName::new(text).expect("a valid name")
@@ -120,12 +120,12 @@ impl Story {
     }
 
     fn open(&mut self, nonce: u64) -> Who {
-        self.open_for(nonce, TTL)
+        self.open_for(nonce, LEASE)
     }
 
-    fn open_for(&mut self, nonce: u64, ttl: Duration) -> Who {
+    fn open_for(&mut self, nonce: u64, lease: Duration) -> Who {
         let nonce = ClientNonce(nonce, 0);
-        self.apply(Some(Command::OpenSession { nonce, label: Label::default(), ttl }));
+        self.apply(Some(Command::OpenSession { nonce, label: Label::default(), lease }));
         match self.applied.notices.last() {
             Some(Notice::Opened { result: Ok(Opened { session, .. }), .. }) => {
                 Who { session: *session, requests: 0 }

@@ -64,14 +64,14 @@ impl LockTable {
         ensure(id.value() <= self.index.value(), "a session was opened by an applied entry")?;
         ensure(id > SessionId::ZERO, "no entry has index zero")?;
         ensure(
-            (limits.session_ttl_min..=limits.session_ttl_max).contains(&session.ttl),
+            (limits.session_lease_min..=limits.session_lease_max).contains(&session.lease),
             "a session's time-to-live is within the limits",
         )?;
         ensure(
             self.deadlines.contains(session.deadline, Due::Session(id)),
             "a session has its deadline",
         )?;
-        ensure(session.deadline <= self.clock.after(session.ttl), "a lease began in the past")?;
+        ensure(session.deadline <= self.clock.after(session.lease), "a lease began in the past")?;
         ensure(
             session.places_taken() <= u64::from(limits.places_per_session_max),
             "a session has not too many places",

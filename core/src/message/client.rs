@@ -27,7 +27,7 @@ pub enum Request {
         /// Who asks.
         label: Label,
         /// How long the session lives without a keep-alive.
-        ttl: Duration,
+        lease: Duration,
     },
     /// Keep a session alive.
     KeepAlive {
@@ -274,7 +274,7 @@ pub enum Rejection {
     /// As many sessions are open as the limit allows.
     TooManySessions,
     /// The time-to-live is outside of the limits.
-    TtlOutOfRange {
+    LeaseOutOfRange {
         /// The shortest.
         min: Duration,
         /// The longest.

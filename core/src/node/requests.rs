@@ -23,8 +23,8 @@ impl Node {
     pub(super) fn handle_request(&mut self, conn: ConnectionId, request: Request) {
         let key = request.key();
         match request {
-            Request::OpenSession { nonce, label, ttl } => {
-                self.propose(&Command::OpenSession { nonce, label, ttl }, vec![(key, conn)]);
+            Request::OpenSession { nonce, label, lease } => {
+                self.propose(&Command::OpenSession { nonce, label, lease }, vec![(key, conn)]);
             }
             Request::Submit(submission) => {
                 self.propose(&Command::Submit(submission), vec![(key, conn)]);

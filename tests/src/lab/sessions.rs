@@ -17,7 +17,7 @@ use super::Lab;
 const FIRST_CONNECTION: u64 = 1000;
 
 /// The time-to-live of a session that is opened without one.
-const TTL: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(10);
 
 /// The sessions that the test has opened, and the connections that the lab has made.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +78,7 @@ impl Lab {
     /// # Panics
     /// If it is not opened.
     pub fn open(&mut self, n: u64, name: &str) -> SessionId {
-        self.open_for(n, name, TTL).expect("the session is opened").session
+        self.open_for(n, name, LEASE).expect("the session is opened").session
     }
 
     /// The same with a time-to-live; for once, without a panic when it is refused.
@@ -88,9 +88,9 @@ impl Lab {
     ///
     /// # Panics
     /// If there is no answer.
-    pub fn open_for(&mut self, n: u64, name: &str, ttl: Duration) -> Result<Opened, Rejection> {
+    pub fn open_for(&mut self, n: u64, name: &str, lease: Duration) -> Result<Opened, Rejection> {
         let conn = self.new_connection();
-        let open = Request::OpenSession { nonce: nonce(name), label: label(name), ttl };
+        let open = Request::OpenSession { nonce: nonce(name), label: label(name), lease };
         self.request(n, conn, open);
         self.settle();
         let replies = self.replies(conn);

@@ -99,8 +99,8 @@ fn a_disk_that_lies_is_found() {
     lab.hold_writes(1, true);
     lab.hold_writes(2, true);
     lab.isolate(3);
-    let (nonce, ttl) = (nonce("alice"), Duration::from_secs(10));
-    lab.request(1, 1, Request::OpenSession { nonce, label: label("alice"), ttl });
+    let (nonce, lease) = (nonce("alice"), Duration::from_secs(10));
+    lab.request(1, 1, Request::OpenSession { nonce, label: label("alice"), lease });
     lab.deliver_all();
     lab.persist(1);
     // The disk of node 2 says that it has the entry, and does not.

@@ -14,11 +14,11 @@ use super::values::{List, Span};
 /// Commands of the core's client.
 #[derive(Debug, goldenscript::Command)]
 pub(super) enum ClientCommand {
-    /// `client bob ttl=3s nodes="1 2 3"`: a client, which begins to open its session at once.
+    /// `client bob lease=3s nodes="1 2 3"`: a client, which begins to open its session at once.
     Client {
         name: String,
         #[arg(key)]
-        ttl: Option<Span>,
+        lease: Option<Span>,
         #[arg(key)]
         nodes: Option<List<u64>>,
         #[arg(key, many, optional)]
@@ -58,8 +58,8 @@ pub(super) enum ClientCommand {
 impl Script {
     pub(super) fn run_clients(&mut self, command: ClientCommand) -> Result<(), Box<dyn Error>> {
         match command {
-            ClientCommand::Client { name, ttl, nodes, settings } => {
-                self.add_client(&name, ttl, nodes, &settings)?;
+            ClientCommand::Client { name, lease, nodes, settings } => {
+                self.add_client(&name, lease, nodes, &settings)?;
             }
             ClientCommand::HoldClient(name) => self.lab()?.hold_client(&name, true),
             ClientCommand::FreeClient(name) => self.lab()?.hold_client(&name, false),
@@ -82,12 +82,12 @@ impl Script {
     fn add_client(
         &mut self,
         name: &str,
-        ttl: Option<Span>,
+        lease: Option<Span>,
         nodes: Option<List<u64>>,
         settings: &[(String, String)],
     ) -> Result<(), Box<dyn Error>> {
-        let ttl = ttl.map_or(Duration::from_secs(10), |span| span.0);
-        let mut config = ClientConfig::for_ttl(ttl);
+        let lease = lease.map_or(Duration::from_secs(10), |span| span.0);
+        let mut config = ClientConfig::for_lease(lease);
         for (setting, value) in settings {
             settings::set_client(&mut config, setting, value)?;
         }

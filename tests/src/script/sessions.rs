@@ -50,11 +50,11 @@ impl Sending {
 /// Commands of sessions.
 #[derive(Debug, goldenscript::Command)]
 enum SessionCommand {
-    /// `open alice ttl=5s`: opens a session; `like=bob` with the nonce of another.
+    /// `open alice lease=5s`: opens a session; `like=bob` with the nonce of another.
     Open {
         who: String,
         #[arg(key)]
-        ttl: Option<Span>,
+        lease: Option<Span>,
         #[arg(key)]
         like: Option<String>,
     },
@@ -150,7 +150,7 @@ impl Script {
         }
         let sending = Sending::take(&mut command)?;
         match SessionCommand::try_from(&command)? {
-            SessionCommand::Open { who, ttl, like } => self.open(&who, ttl, like, &sending),
+            SessionCommand::Open { who, lease, like } => self.open(&who, lease, like, &sending),
             SessionCommand::Cancel { who, waiting } => {
                 if self.is_client(&who) {
                     let call = CallId::new(waiting);
@@ -263,16 +263,16 @@ impl Script {
     fn open(
         &mut self,
         who: &str,
-        ttl: Option<Span>,
+        lease: Option<Span>,
         like: Option<String>,
         sending: &Sending,
     ) -> Result<(), Box<dyn Error>> {
         let n = self.at(sending)?;
         let conn = self.lab()?.new_connection();
         self.words.connections.insert(ConnectionId::new(conn), who.to_owned());
-        let ttl = ttl.map_or(Duration::from_secs(10), |span| span.0);
+        let lease = lease.map_or(Duration::from_secs(10), |span| span.0);
         let nonce = nonce(like.as_deref().unwrap_or(who));
-        let request = Request::OpenSession { nonce, label: label(who), ttl };
+        let request = Request::OpenSession { nonce, label: label(who), lease };
         self.lab()?.request(n, conn, request);
         Ok(())
     }

@@ -69,8 +69,8 @@ fn duration<'a>(
         "write_stall_timeout" => &mut config.write_stall_timeout,
         "snapshot_interval" => &mut config.snapshot_interval,
         "keep_alive_interval" => &mut config.keep_alive_interval,
-        "session_ttl_min" => &mut limits.session_ttl_min,
-        "session_ttl_max" => &mut limits.session_ttl_max,
+        "session_lease_min" => &mut limits.session_lease_min,
+        "session_lease_max" => &mut limits.session_lease_max,
         _ => return None,
     })
 }

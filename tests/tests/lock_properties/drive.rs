@@ -87,7 +87,7 @@ impl Driver {
             nonce: self.nonce(client).expect("it has one now"),
             // A repeated opening may say something else, which changes nothing.
             label: Label { pid: lease.into(), ..label(client) },
-            ttl: UNIT.saturating_mul(u32::from(lease)),
+            lease: UNIT.saturating_mul(u32::from(lease)),
         }
     }
 

@@ -194,8 +194,8 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
     let pending = prop_oneof![2 => Just(128 << 20), 1 => 16..=1000_u32];
     (sessions, files, history, pending).prop_map(|(sessions, files, history, pending)| Limits {
         sessions_max: sessions.0,
-        session_ttl_min: UNIT.saturating_mul(4),
-        session_ttl_max: UNIT.saturating_mul(100),
+        session_lease_min: UNIT.saturating_mul(4),
+        session_lease_max: UNIT.saturating_mul(100),
         window_max: sessions.1,
         pending_bytes_max: pending,
         places_per_session_max: sessions.2,

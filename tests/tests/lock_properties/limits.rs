@@ -38,7 +38,7 @@ impl Script {
 
     fn try_open(&mut self, client: u8, lease: Duration) -> Result<SessionId, Rejection> {
         let nonce = ClientNonce(client.into(), 0);
-        let open = Command::OpenSession { nonce, label: label(client), ttl: lease };
+        let open = Command::OpenSession { nonce, label: label(client), lease };
         let notices = self.run(Some(open));
         match &notices[..] {
             [Notice::Opened { nonce: of, result }] if *of == nonce => {
@@ -140,10 +140,10 @@ fn sessions_max_and_room_again_once_one_is_over() {
 #[test]
 fn the_shortest_and_the_longest_lease() {
     let limits = Limits::default();
-    let (min, max) = (limits.session_ttl_min, limits.session_ttl_max);
+    let (min, max) = (limits.session_lease_min, limits.session_lease_max);
     let mut script = Script::new(limits);
     let microsecond = Duration::from_micros(1);
-    let out_of_range = Err(Rejection::TtlOutOfRange { min, max });
+    let out_of_range = Err(Rejection::LeaseOutOfRange { min, max });
     assert_eq!(script.try_open(0, min.saturating_sub(microsecond)), out_of_range);
     assert_eq!(script.try_open(0, max.saturating_add(microsecond)), out_of_range);
     assert_eq!(script.try_open(0, Duration::ZERO), out_of_range);

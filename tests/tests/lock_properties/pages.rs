@@ -37,7 +37,7 @@ impl Tables {
 
     fn open(&mut self, client: u64) -> SessionId {
         let nonce = ClientNonce(client, 0);
-        self.run(Command::OpenSession { nonce, label: label(0), ttl: Duration::from_mins(1) });
+        self.run(Command::OpenSession { nonce, label: label(0), lease: Duration::from_mins(1) });
         SessionId::new(self.model.index.value())
     }
 

@@ -33,7 +33,7 @@ const NODES: &[u64] = &[1, 2, 3];
 /// A cluster with a client of the core, whose session is open and holds "printer".
 fn with_client() -> (Lab, SessionId) {
     let mut lab = cluster(3);
-    lab.add_client("alice", ClientConfig::for_ttl(LEASE), NODES);
+    lab.add_client("alice", ClientConfig::for_lease(LEASE), NODES);
     lab.run(100 * MILLISECOND);
     let call = lab.call("alice", Action::Op(acquire("printer")));
     lab.settle();
@@ -271,7 +271,7 @@ fn clients_lease_ends_before_the_clusters() {
         }
     }
     let margin = since_end.map(|ended| lab.now().since(ended));
-    let least = LEASE.saturating_sub(ClientConfig::for_ttl(LEASE).lease());
+    let least = LEASE.saturating_sub(ClientConfig::for_lease(LEASE).own_lease());
     assert!(margin >= Some(least), "the client knew before: {margin:?}, at least {least:?}");
 }
 
@@ -281,7 +281,7 @@ fn clients_lease_ends_before_the_clusters() {
 #[test]
 fn clients_lease_counts_from_when_it_sent_the_keep_alive() {
     let (mut lab, _) = with_client();
-    let config = ClientConfig::for_ttl(LEASE);
+    let config = ClientConfig::for_lease(LEASE);
     let ends = |lab: &Lab| lab.client("alice").lease_ends_at().expect("a lease");
     let before = ends(&lab);
     lab.hold_client("alice", true);
@@ -294,7 +294,7 @@ fn clients_lease_counts_from_when_it_sent_the_keep_alive() {
     assert_eq!(ends(&lab), before.after(config.keep_alive_interval));
     // The clocks may differ in rate: of the time to live, that much is left out.
     let drift = LEASE * config.drift_ppm / 1_000_000;
-    assert!(config.lease() + drift < LEASE);
+    assert!(config.own_lease() + drift < LEASE);
 }
 
 /// "The Chubby library can inform the application when the grace period begins via a jeopardy event.
@@ -304,7 +304,7 @@ fn clients_lease_counts_from_when_it_sent_the_keep_alive() {
 fn application_is_told_of_jeopardy_and_of_safety() {
     let (mut lab, session) = with_client();
     cut(&mut lab, true);
-    lab.run(ClientConfig::for_ttl(LEASE).jeopardy_after + SECOND);
+    lab.run(ClientConfig::for_lease(LEASE).jeopardy_after + SECOND);
     assert_eq!(states(&mut lab), [SessionState::Jeopardy]);
     assert_eq!(lab.client("alice").held().count(), 1, "it still holds what it holds");
     cut(&mut lab, false);

@@ -95,7 +95,7 @@ pub(crate) fn keep_alive(lab: &mut Lab, n: u64, session: SessionId) -> Vec<Reply
 
 pub(crate) fn open_session(name: u64) -> Request {
     let nonce = ClientNonce(name, 0);
-    Request::OpenSession { nonce, label: Label::default(), ttl: Duration::from_secs(10) }
+    Request::OpenSession { nonce, label: Label::default(), lease: Duration::from_secs(10) }
 }
 
 pub(crate) fn submission(session: SessionId, sequence: u64, op: Op) -> Request {

@@ -154,8 +154,8 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let mut config = ClientConfig::for_ttl(Duration::from_secs(1_000_000));
-        config.open_timeout = config.ttl;
+        let mut config = ClientConfig::for_lease(Duration::from_secs(1_000_000));
+        config.open_timeout = config.lease;
         Self {
             host: Host::new(&[1, 2, 3], config),
             model: Model::default(),

@@ -314,11 +314,11 @@ impl Watcher {
         if ends_at != self.lease_ends_at && ends_at.is_some() {
             let sent = answered.and_then(|key| self.greetings.get(&key));
             let sent = sent.expect("a lease without a request on this connection");
-            assert_eq!(ends_at, Some(sent.after(self.config.lease())));
+            assert_eq!(ends_at, Some(sent.after(self.config.own_lease())));
         }
         self.lease_ends_at = ends_at;
         let left = ends_at.map(|ends_at| ends_at.since(self.host.now));
-        let warning = self.config.lease().saturating_sub(self.config.jeopardy_after);
+        let warning = self.config.own_lease().saturating_sub(self.config.jeopardy_after);
         match &self.state {
             SessionState::Opening => {}
             SessionState::Safe => assert!(left > Some(warning), "safe with {left:?} left"),

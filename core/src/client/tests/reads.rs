@@ -106,7 +106,7 @@ fn reads_end_with_the_session() {
     let mut host = Host::safe();
     let call = host.read(Consistency::Stale);
     host.take();
-    host.pause(ClientConfig::default().ttl).input(ClientInput::Timeout);
+    host.pause(ClientConfig::default().lease).input(ClientInput::Timeout);
     assert_eq!(host.take().finished(), [(call, ended(Ending::LeaseRanOut))]);
 }
 

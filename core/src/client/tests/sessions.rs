@@ -7,8 +7,8 @@ fn opens_a_session_as_soon_as_it_is_connected() {
     let mut host = Host::new(&[1, 2, 3], ClientConfig::default());
     assert_eq!(host.take().connects().len(), 1);
     host.connected();
-    let ttl = ClientConfig::default().ttl;
-    let open = Request::OpenSession { nonce: NONCE, label: Label::default(), ttl };
+    let lease = ClientConfig::default().lease;
+    let open = Request::OpenSession { nonce: NONCE, label: Label::default(), lease };
     assert_eq!(host.take().request(), open);
     assert_eq!(host.client.state(), &SessionState::Opening);
     host.reply(opened(SESSION));
@@ -34,7 +34,7 @@ fn lease_counts_from_the_first_open_that_may_have_opened_it() {
     let first_sent = host.now;
     host.wait(millis(500)).disconnected().wait_for_connect().connected();
     host.reply(opened(SESSION));
-    let lease = ClientConfig::default().lease();
+    let lease = ClientConfig::default().own_lease();
     assert_eq!(host.client.lease_ends_at(), Some(first_sent.after(lease)));
 }
 
@@ -56,7 +56,7 @@ fn session_whose_lease_is_old_at_birth_is_not_safe_before_a_keep_alive() {
     let outputs = host.take();
     assert_eq!(outputs.states(), [SessionState::Safe]);
     assert_eq!(outputs.numbers(), [acquire], "and now it is of use");
-    let lease = ClientConfig::default().lease();
+    let lease = ClientConfig::default().own_lease();
     assert_eq!(host.client.lease_ends_at(), Some(sent.after(lease)));
 }
 
@@ -84,7 +84,7 @@ fn session_that_ended_before_it_was_used_is_opened_again() {
 #[test]
 fn refusal_to_open_is_final() {
     for refusal in
-        [Rejection::TooManySessions, Rejection::TtlOutOfRange { min: millis(1), max: millis(2) }]
+        [Rejection::TooManySessions, Rejection::LeaseOutOfRange { min: millis(1), max: millis(2) }]
     {
         let mut host = Host::new(&[1], ClientConfig::default());
         let call = host.op(create_file());
@@ -130,7 +130,7 @@ fn keep_alives_renew_from_their_sending() {
     let keep_alive = host.take().request();
     let sent = host.now;
     host.wait(millis(700)).reply(kept_alive(&keep_alive, news()));
-    assert_eq!(host.client.lease_ends_at(), Some(sent.after(config.lease())));
+    assert_eq!(host.client.lease_ends_at(), Some(sent.after(config.own_lease())));
     assert_eq!(host.take().sent(), [], "the next one is due an interval after the last");
     host.wait(config.keep_alive_interval.saturating_sub(millis(700)));
     assert_eq!(as_keep_alive(&host.take().request()).1.session, SESSION);
@@ -160,10 +160,10 @@ fn silence_is_jeopardy_and_then_the_end() {
     host.wait(config.jeopardy_after);
     assert_eq!(host.take().states(), [SessionState::Jeopardy]);
     assert_eq!(host.held(), [("a", 5)], "in jeopardy, but held");
-    host.wait(config.lease());
+    host.wait(config.own_lease());
     assert_eq!(host.take().states(), [SessionState::Ended(Ending::LeaseRanOut)]);
     assert_eq!(host.held(), []);
-    assert!(start.after(config.ttl) > start.after(config.lease()), "before the cluster");
+    assert!(start.after(config.lease) > start.after(config.own_lease()), "before the cluster");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn paused_past_its_lease_it_says_so_before_anything_else() {
     host.reply(submitted(1, granted(5)));
     let append = host.op(append(1));
     host.take();
-    host.pause(ClientConfig::default().ttl);
+    host.pause(ClientConfig::default().lease);
     // Even if the first thing that it learns after its sleep is an outcome.
     host.reply(submitted(2, Ok(Done::Appended { offset: 0 })));
     let outputs = host.take();
@@ -201,7 +201,7 @@ fn paused_past_its_lease_it_says_so_before_anything_else() {
 #[test]
 fn paused_past_its_lease_it_sends_no_new_op() {
     let mut host = Host::safe();
-    host.pause(ClientConfig::default().ttl);
+    host.pause(ClientConfig::default().lease);
     let call = host.op(create_file());
     let outputs = host.take();
     assert_eq!(outputs.sent(), []);
@@ -213,7 +213,7 @@ fn what_the_host_has_not_sent_by_the_end_is_taken_back() {
     let mut host = Host::safe();
     let call = ClientInput::Call { call: call_id(1), action: Action::Op(create_file()) };
     host.client.handle_input(host.now, call);
-    host.pause(ClientConfig::default().ttl).input(ClientInput::Timeout);
+    host.pause(ClientConfig::default().lease).input(ClientInput::Timeout);
     let outputs = host.take();
     assert_eq!(outputs.sent(), []);
     assert_eq!(outputs.finished(), [(1, Err(CallError::Unknown))]);
@@ -266,7 +266,7 @@ fn each_call_ends_with_the_session_in_its_own_way() {
     let unsent = host.op(acquire("d", Wait::Forever));
     let read = host.read(Consistency::Linearizable);
     assert_eq!(host.take().numbers(), [1, 2, 3, 4], "the window is full");
-    host.pause(ClientConfig::default().ttl).input(ClientInput::Timeout);
+    host.pause(ClientConfig::default().lease).input(ClientInput::Timeout);
     let over = || ended(Ending::LeaseRanOut);
     let unknown = || Err(CallError::Unknown);
     assert_eq!(
@@ -318,14 +318,14 @@ fn close_that_nobody_heard_of_is_unknown() {
     let mut host = Host::safe();
     let close = host.op(Op::CloseSession);
     host.disconnected().take();
-    host.wait(ClientConfig::default().ttl);
+    host.wait(ClientConfig::default().lease);
     assert_eq!(host.take().finished(), [(close, Err(CallError::Unknown))]);
 }
 
 #[test]
 fn nothing_moves_after_the_end() {
     let mut host = Host::safe();
-    host.pause(ClientConfig::default().ttl).input(ClientInput::Timeout);
+    host.pause(ClientConfig::default().lease).input(ClientInput::Timeout);
     host.take();
     host.connected().disconnected();
     host.reply(opened(SESSION)).reply(lost("a", 5, 8));

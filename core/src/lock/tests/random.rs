@@ -20,8 +20,8 @@ fn random_command(prng: &mut Prng, story: &Story) -> Option<Command> {
     match prng.below(12) {
         0 => None,
         1 | 2 => {
-            let ttl = Duration::from_millis(1990 + prng.below(9000));
-            Some(Command::OpenSession { nonce, label: Label::default(), ttl })
+            let lease = Duration::from_millis(1990 + prng.below(9000));
+            Some(Command::OpenSession { nonce, label: Label::default(), lease })
         }
         3 | 4 => {
             let losses_seen = LogIndex::new(prng.below(story.table.index().value() + 1));

@@ -79,16 +79,16 @@ fn limits_refuse() {
     };
     let mut story = Story::with(limits);
     let [mut a, mut b, mut c] = [1, 2, 3].map(|nonce| story.open(nonce));
-    let open = |ttl| {
+    let open = |lease| {
         let (nonce, label) = (ClientNonce(9, 9), Label::default());
-        Some(Command::OpenSession { nonce, label, ttl })
+        Some(Command::OpenSession { nonce, label, lease })
     };
-    story.apply(open(TTL));
+    story.apply(open(LEASE));
     let result = Err(Rejection::TooManySessions);
     assert_eq!(story.applied.notices, [Notice::Opened { nonce: ClientNonce(9, 9), result }]);
     story.apply(open(Duration::from_secs(1)));
     let refused = |notice: &Notice| {
-        matches!(notice, Notice::Opened { result: Err(Rejection::TtlOutOfRange { .. }), .. })
+        matches!(notice, Notice::Opened { result: Err(Rejection::LeaseOutOfRange { .. }), .. })
     };
     assert!(story.applied.notices.iter().all(refused));
     story.ask(&mut a, acquire("l"));

@@ -20,7 +20,9 @@ impl Words {
     /// A command of the log.
     pub(super) fn command(&self, command: &Command) -> String {
         match command {
-            Command::OpenSession { label: of, ttl, .. } => format!("open {} {ttl:?}", label(of)),
+            Command::OpenSession { label: of, lease, .. } => {
+                format!("open {} {lease:?}", label(of))
+            }
             Command::KeepAlive(renewals) => {
                 let of = renewals.iter().map(|renewal| self.session(renewal.session));
                 format!("keep alive {}", of.collect::<Vec<_>>().join(" "))
@@ -37,7 +39,9 @@ impl Words {
 
     pub(super) fn request(&self, request: &Request) -> String {
         match request {
-            Request::OpenSession { label: of, ttl, .. } => format!("open {} {ttl:?}", label(of)),
+            Request::OpenSession { label: of, lease, .. } => {
+                format!("open {} {lease:?}", label(of))
+            }
             Request::KeepAlive { id, keep_alive } => {
                 let acked = acked_words(&keep_alive.acked);
                 let seen = keep_alive.losses_seen;
@@ -257,7 +261,9 @@ fn offset_words(offsets: &[u64]) -> String {
 pub(super) fn rejection(rejection: &Rejection) -> String {
     match rejection {
         Rejection::OutOfOrder { expected } => format!("out of order, expected #{expected}"),
-        Rejection::TtlOutOfRange { min, max } => format!("time-to-live outside {min:?} to {max:?}"),
+        Rejection::LeaseOutOfRange { min, max } => {
+            format!("time-to-live outside {min:?} to {max:?}")
+        }
         Rejection::AlreadyHeld { token } => format!("already held, token {token}"),
         Rejection::NotHolder { current: Some(token) } => {
             format!("not the holder, now token {token}")
