@@ -165,6 +165,8 @@ pub enum Due {
 enum Gate {
     /// It is the next one: run it.
     Run,
+    /// It is the next one, but there is room for its rejection only.
+    Crowded,
     /// It waits for its turn; there is nothing to say yet.
     Open,
     /// It has its answer.
@@ -328,6 +330,7 @@ impl Model {
         let Submission { session: id, sequence, acked, op } = submission;
         match self.gate(id, sequence, &acked, &op) {
             Gate::Open => {}
+            Gate::Crowded => self.decide(id, sequence, Err(Rejection::TooManyPendingBytes)),
             Gate::Answer(outcome) => {
                 self.tell(Notice::Submitted { session: id, sequence, outcome });
             }
@@ -360,11 +363,11 @@ impl Model {
             return Gate::Answer(Err(Rejection::OutOfOrder { expected }));
         }
         let used = session.outcomes.len() + open.len();
-        if used as u64 >= u64::from(self.limits.window_max) || !self.has_room(op) {
+        if used as u64 >= u64::from(self.limits.window_max) || !self.has_room_to_decide() {
             return Gate::Answer(Err(Rejection::WindowFull));
         }
         self.session_mut(id).expect("it was found above").last = sequence;
-        Gate::Run
+        if self.has_room_to_run(op) { Gate::Run } else { Gate::Crowded }
     }
 
     /// Keeps what was decided on a request, if its session lives on, and tells it.

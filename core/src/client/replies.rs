@@ -345,7 +345,8 @@ impl Verdict {
             | Rejection::TooManyLocks
             | Rejection::TooManyWaiters
             | Rejection::TooManyPlaces
-            | Rejection::TooManyFiles => Self::Decided,
+            | Rejection::TooManyFiles
+            | Rejection::TooManyPendingBytes => Self::Decided,
         }
     }
 }

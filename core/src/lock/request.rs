@@ -17,41 +17,30 @@ use super::applying::Applying;
 use super::file;
 use super::queue::{Hold, LockSlot, Turn};
 use super::session::Place;
-use super::window::Admission;
+use super::window::{Admission, PENDING_OVERHEAD_BYTES, Room};
 
 impl Applying<'_> {
     /// Runs a request if it is new, and answers it from memory if it is not.
     pub(super) fn submit(&mut self, submission: Submission) {
         let Submission { session, sequence, acked, op } = submission;
         let window_max = self.table.limits.window_max;
-        let pending_max = self.pending_bytes_max(&op);
+        let pending_max = u64::from(self.table.limits.pending_bytes_max);
         let pending = self.table.sessions.pending_bytes();
         let admission = self.table.sessions.change(session, |session| {
             let others = pending - session.window.bytes();
             session.window.acknowledge(&acked);
-            let room = others + session.window.bytes() < pending_max;
+            let room = Room::new(others + session.window.bytes(), pending_max, begins(&op));
             session.window.admit(sequence, window_max, room)
         });
         match admission {
             Some(Admission::Run) => self.operate(session, sequence, op),
             Some(Admission::Decided(outcome)) => self.answer(session, sequence, outcome),
             Some(Admission::Open) => {}
+            Some(Admission::Crowded) => {
+                self.decide(session, sequence, Err(Rejection::TooManyPendingBytes));
+            }
             Some(Admission::Refused(rejection)) => self.refuse(session, sequence, rejection),
             None => self.refuse(session, sequence, Rejection::SessionUnknown),
-        }
-    }
-
-    /// How many pending bytes there may be for such a request to be accepted.
-    fn pending_bytes_max(&self, op: &Op) -> u64 {
-        let limit = u64::from(self.table.limits.pending_bytes_max);
-        match op {
-            Op::Acquire { .. } | Op::Section { .. } => limit,
-            Op::Cancel { .. }
-            | Op::Release { .. }
-            | Op::Append { .. }
-            | Op::Break { .. }
-            | Op::CreateFile { .. }
-            | Op::CloseSession => limit * 2,
         }
     }
 
@@ -102,9 +91,7 @@ impl Applying<'_> {
             None => {}
         }
         if let Some(slot) = self.held_slot(lock) {
-            return self
-                .enqueue(session, sequence, slot, wait, Turn::Hold { max_hold })
-                .map(|()| None);
+            return self.wait(session, sequence, slot, wait, Turn::Hold { max_hold });
         }
         if self.table.locks.held() >= u64::from(self.table.limits.locks_max) {
             return Err(Rejection::TooManyLocks);
@@ -133,13 +120,31 @@ impl Applying<'_> {
             None => {}
         }
         if let Some(slot) = self.held_slot(lock) {
-            let turn = Turn::Section { appends };
-            return self.enqueue(session, sequence, slot, wait, turn).map(|()| None);
+            return self.wait(session, sequence, slot, wait, Turn::Section { appends });
         }
         let slot = self.table.locks.find_or_add(lock);
         let outcome = self.run_section(slot, session, &appends);
         self.table.locks.drop_if_idle(slot);
         outcome.map(Some)
+    }
+
+    /// Queues a request if there is room for what it brings. No acknowledgement frees what waits:
+    /// all of it together must stay within the limit itself, so that the outcomes that end the
+    /// waits find room above it.
+    fn wait(
+        &mut self,
+        session: SessionId,
+        sequence: Sequence,
+        slot: LockSlot,
+        wait: Wait,
+        turn: Turn,
+    ) -> Result<Option<Done>, Rejection> {
+        let pending = self.table.sessions.pending_bytes() + PENDING_OVERHEAD_BYTES + turn.bytes();
+        let fits = pending <= u64::from(self.table.limits.pending_bytes_max);
+        if !fits && wait != Wait::Try {
+            return Err(Rejection::TooManyPendingBytes);
+        }
+        self.enqueue(session, sequence, slot, wait, turn).map(|()| None)
     }
 
     /// The hold of a lock where the session has a holder's place.
@@ -269,5 +274,18 @@ impl Applying<'_> {
 
     fn answer(&mut self, session: SessionId, sequence: Sequence, outcome: Outcome) {
         self.applied.notices.push(Notice::Submitted { session, sequence, outcome });
+    }
+}
+
+/// Whether an operation may begin a wait or a hold. Others may end one.
+fn begins(op: &Op) -> bool {
+    match op {
+        Op::Acquire { .. } | Op::Section { .. } => true,
+        Op::Cancel { .. }
+        | Op::Release { .. }
+        | Op::Append { .. }
+        | Op::Break { .. }
+        | Op::CreateFile { .. }
+        | Op::CloseSession => false,
     }
 }

@@ -54,8 +54,36 @@ pub(super) enum Admission {
     Decided(Outcome),
     /// It was accepted before and waits.
     Open,
-    /// Neither; its number is not used up.
+    /// It is new and next in order, but there is only room to say so: decide it as
+    /// [`Rejection::TooManyPendingBytes`].
+    Crowded,
+    /// None of these; its number is not used up.
     Refused(Rejection),
+}
+
+/// What the pending bytes of all sessions leave room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    /// The request may run.
+    Run,
+    /// It may be decided, but must not run.
+    Decide,
+    /// Not even that.
+    None,
+}
+
+impl Room {
+    /// The room for a request. One that `begins` something must find the limit not reached; any
+    /// other, and a rejection, may use as much again.
+    pub(super) fn new(pending: u64, pending_max: u64, begins: bool) -> Self {
+        if pending >= pending_max * 2 {
+            Self::None
+        } else if begins && pending >= pending_max {
+            Self::Decide
+        } else {
+            Self::Run
+        }
+    }
 }
 
 impl Window {
@@ -162,8 +190,13 @@ impl Window {
         }
     }
 
-    /// Says what a request with this number is, and uses the number up if it is to be run.
-    pub(super) fn admit(&mut self, sequence: Sequence, window_max: u32, room: bool) -> Admission {
+    /// Says what a request with this number is, and uses the number up if it is to be run, or
+    /// decided for lack of room.
+    ///
+    /// Lack of room must not hold up a number while another way is left: the requests behind it
+    /// in the client's pipeline would be out of order for as long, and it may be one of them that
+    /// makes the room.
+    pub(super) fn admit(&mut self, sequence: Sequence, window_max: u32, room: Room) -> Admission {
         if sequence <= self.last {
             return match self.slot(sequence) {
                 Some(Slot::Decided(outcome)) => Admission::Decided(outcome.clone()),
@@ -175,11 +208,16 @@ impl Window {
         if sequence != expected {
             return Admission::Refused(Rejection::OutOfOrder { expected });
         }
-        if !room || self.len() >= u64::from(window_max) {
+        if self.len() >= u64::from(window_max) {
             return Admission::Refused(Rejection::WindowFull);
         }
+        let admission = match room {
+            Room::Run => Admission::Run,
+            Room::Decide => Admission::Crowded,
+            Room::None => return Admission::Refused(Rejection::WindowFull),
+        };
         self.last = sequence;
-        Admission::Run
+        admission
     }
 
     /// Notes that an accepted request waits.

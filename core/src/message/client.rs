@@ -267,8 +267,11 @@ pub enum Rejection {
     },
     /// The request was decided before, and the client said that it has the outcome.
     ResultEvicted,
-    /// As many requests are open or not acknowledged as the limit allows: as many of this session,
-    /// or as many bytes of all sessions.
+    /// As many requests of this session are open or not acknowledged as the limit allows; or twice
+    /// as many bytes of all sessions as
+    /// [`Limits::pending_bytes_max`](crate::config::Limits::pending_bytes_max), so that there is
+    /// not even room for an outcome. What the request acknowledges is freed all the same, and
+    /// keep-alives always get through: sent again, it finds room.
     WindowFull,
 
     /// As many sessions are open as the limit allows.
@@ -330,6 +333,9 @@ pub enum Rejection {
     TooManyPlaces,
     /// As many files exist as the limit allows.
     TooManyFiles,
+    /// As many bytes wait for their turn or for an acknowledgement as the limit allows; nothing
+    /// changed.
+    TooManyPendingBytes,
 }
 
 /// What a node tells a client.

@@ -108,6 +108,9 @@ impl Model {
         if self.waits_for(session, &lock) {
             return Some(Err(Rejection::AlreadyWaiting));
         }
+        if wait != Wait::Try && !self.has_room_to_wait(&turn) {
+            return Some(Err(Rejection::TooManyPendingBytes));
+        }
         let deadline = match wait {
             Wait::Try => return Some(Err(Rejection::NotObtained)),
             // The lease clock counts microseconds.

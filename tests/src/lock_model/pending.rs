@@ -11,29 +11,46 @@ use super::{Model, Turn};
 const EACH: u64 = 64;
 
 impl Model {
+    /// The sum of what waits.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiters.iter().map(|it| EACH + turn(&it.turn)).sum()
+    }
+
     /// The sum of everything.
     pub fn pending_bytes(&self) -> u64 {
-        let waiters = self.waiters.iter().map(|it| EACH + turn(&it.turn));
         let sessions = self.sessions.iter();
         let outcomes = sessions
             .clone()
             .flat_map(|it| it.outcomes.iter().map(|(_, decided)| EACH + outcome(decided)));
         let losses = sessions.flat_map(|it| it.losses.iter().map(|lost| EACH + loss(lost)));
-        waiters.chain(outcomes).chain(losses).sum()
+        self.waiting_bytes() + outcomes.chain(losses).sum::<u64>()
     }
 
-    /// Whether there is room for a request: twice as much for one that cannot wait.
-    pub(super) fn has_room(&self, op: &Op) -> bool {
-        let bytes_max = u64::from(self.limits.pending_bytes_max);
+    /// Whether there is room for an outcome: below twice the limit.
+    pub(super) fn has_room_to_decide(&self) -> bool {
+        self.pending_bytes() < 2 * u64::from(self.limits.pending_bytes_max)
+    }
+
+    /// Whether a request may run where there is room for its outcome: one that can wait only
+    /// below the limit.
+    pub(super) fn has_room_to_run(&self, op: &Op) -> bool {
         match op {
-            Op::Acquire { .. } | Op::Section { .. } => self.pending_bytes() < bytes_max,
+            Op::Acquire { .. } | Op::Section { .. } => {
+                self.pending_bytes() < u64::from(self.limits.pending_bytes_max)
+            }
             Op::Cancel { .. }
             | Op::Release { .. }
             | Op::Append { .. }
             | Op::Break { .. }
             | Op::CreateFile { .. }
-            | Op::CloseSession => self.pending_bytes() < 2 * bytes_max,
+            | Op::CloseSession => true,
         }
+    }
+
+    /// Whether one more may wait, up to the limit.
+    pub(super) fn has_room_to_wait(&self, wanted: &Turn) -> bool {
+        let pending = self.pending_bytes() + EACH + turn(wanted);
+        pending <= u64::from(self.limits.pending_bytes_max)
     }
 }
 

@@ -165,6 +165,8 @@ pub(crate) fn compare_states(table: &LockTable, model: &Model) {
     assert_eq!(counts.files, model.files.len() as u64, "files");
     assert_eq!(counts.past_holds, model.past.len() as u64, "past holds");
     assert_eq!(counts.pending_bytes, model.pending_bytes(), "pending bytes");
+    let waiting_max = u64::from(model.limits.pending_bytes_max);
+    assert!(model.waiting_bytes() <= waiting_max, "what waits leaves no room for its end");
     let files = model.answer(&Query::Files { after: None });
     let quorlock_core::message::Answer::Files(files) = files else {
         panic!("the model answers another question")

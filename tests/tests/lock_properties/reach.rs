@@ -17,7 +17,7 @@ use crate::history::{self, Step};
 use crate::pair::Pair;
 
 /// Everything that must happen, which is everything but a full file: that takes 2^53 bytes.
-const EXPECTED: [&str; 46] = [
+const EXPECTED: [&str; 47] = [
     "opened",
     "kept alive",
     "closed",
@@ -52,6 +52,7 @@ const EXPECTED: [&str; 46] = [
     "TooManyWaiters",
     "TooManyPlaces",
     "TooManyFiles",
+    "TooManyPendingBytes",
     "end: Released",
     "end: SessionClosed",
     "end: SessionExpired",
@@ -71,7 +72,7 @@ fn histories_reach_every_outcome() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
-    for _ in 0..150 {
+    for _ in 0..200 {
         let (limits, steps) = (history::limits(), history::history(150))
             .new_tree(&mut runner)
             .expect("the strategies reject nothing")
@@ -209,5 +210,6 @@ fn rejection_name(rejection: &Rejection) -> &'static str {
         Rejection::TooManyWaiters => "TooManyWaiters",
         Rejection::TooManyPlaces => "TooManyPlaces",
         Rejection::TooManyFiles => "TooManyFiles",
+        Rejection::TooManyPendingBytes => "TooManyPendingBytes",
     }
 }

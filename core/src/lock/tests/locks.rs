@@ -144,9 +144,53 @@ fn pending_bytes_leave_room_for_those_who_end_waits() {
     story.ask(&mut b, section("l", vec![append("f", "0123456789"), append("g", "0123456789")]));
     story.ask(&mut b, acquire("m"));
     story.ask(&mut b, acquire("n"));
-    assert_eq!(story.ask(&mut b, acquire("o")), Some(Err(Rejection::WindowFull)));
+    assert_eq!(story.ask(&mut b, acquire("o")), Some(Err(Rejection::TooManyPendingBytes)));
     let released = story.ask(&mut a, release("l", 3, vec![]));
     assert_eq!(released, Some(Ok(Done::Released { offsets: vec![] })));
+}
+
+#[test]
+fn lack_of_room_does_not_hold_up_the_release_behind_it() {
+    let limits = Limits { pending_bytes_max: 147, append_bytes_max: 147, ..Limits::default() };
+    let mut story = Story::with(limits);
+    let [mut a, mut b] = [1, 2].map(|nonce| story.open(nonce));
+    story.ask(&mut a, acquire("l"));
+    assert_eq!(story.ask(&mut b, section("l", vec![append("f", "0123456789")])), None);
+    assert_eq!(story.table.counts().pending_bytes, 147, "the section fills what there is");
+    // Both are on their way before either is answered.
+    let no_room = Some(Err(Rejection::TooManyPendingBytes));
+    let attempt = Op::Acquire { lock: name("m"), wait: Wait::Try, max_hold: None };
+    assert_eq!(story.ask(&mut a, attempt.clone()), no_room);
+    let released = story.ask(&mut a, release("l", 3, vec![]));
+    assert_eq!(released, Some(Ok(Done::Released { offsets: vec![] })));
+    let sectioned = Done::Sectioned { token: FencingToken::new(6), offsets: vec![0] };
+    assert_eq!(story.outcome(b.session, 1), Some(Ok(sectioned)));
+    assert_eq!(story.submit(a.session, 2, Acked::default(), attempt), no_room, "as was decided");
+}
+
+#[test]
+fn what_waits_leaves_room_for_the_outcomes_that_end_it() {
+    let limits = Limits { pending_bytes_max: 200, append_bytes_max: 200, ..Limits::default() };
+    let mut story = Story::with(limits);
+    let [mut a, mut b, mut c] = [1, 2, 3].map(|nonce| story.open(nonce));
+    story.ask(&mut a, acquire("l"));
+    story.keep_alive(a.session, acked(1, &[]), 0);
+    let large = || section("l", vec![append("f", "0123456789"), append("f", "0123456789")]);
+    assert_eq!(story.ask(&mut b, large()), None);
+    let second = story.ask(&mut c, large());
+    assert_eq!(second, Some(Err(Rejection::TooManyPendingBytes)), "two are above the limit");
+    let attempt = Op::Section { lock: name("l"), wait: Wait::Try, appends: vec![] };
+    assert_eq!(story.ask(&mut c, attempt), Some(Err(Rejection::NotObtained)));
+    // Now all is used up, but for what may be acknowledged.
+    while story.table.counts().pending_bytes < 400 {
+        story.ask(&mut c, release("l", 1, vec![]));
+    }
+    let full = story.submit(a.session, 2, Acked::default(), release("l", 4, vec![]));
+    assert_eq!(full, Some(Err(Rejection::WindowFull)));
+    story.keep_alive(c.session, acked(c.requests, &[]), 0);
+    let released = story.submit(a.session, 2, Acked::default(), release("l", 4, vec![]));
+    assert_eq!(released, Some(Ok(Done::Released { offsets: vec![] })));
+    assert!(matches!(story.outcome(b.session, 1), Some(Ok(Done::Sectioned { .. }))));
 }
 
 #[test]

@@ -288,6 +288,7 @@ pub(super) fn rejection(rejection: &Rejection) -> String {
         Rejection::TooManyWaiters => "too many waiters".to_owned(),
         Rejection::TooManyPlaces => "too many places".to_owned(),
         Rejection::TooManyFiles => "too many files".to_owned(),
+        Rejection::TooManyPendingBytes => "too many pending bytes".to_owned(),
     }
 }
 
