@@ -49,8 +49,11 @@ macro_rules! encodable {
 
 pub(crate) use encodable;
 
-/// The most bytes of a snapshot: it lies on a disk, and travels in pieces.
+/// The most bytes of a snapshot's data: it lies on a disk, and travels in pieces.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+/// Room for what a snapshot has beside its data.
+const SNAPSHOT_OVERHEAD_BYTES: usize = 64 << 10;
 
 encodable! {
     1 Message, FRAME_BYTES_MAX;
@@ -58,7 +61,7 @@ encodable! {
     3 Reply, FRAME_BYTES_MAX;
     4 Entry, FRAME_BYTES_MAX;
     5 HardState, 64;
-    6 Snapshot, SNAPSHOT_BYTES_MAX;
+    6 Snapshot, SNAPSHOT_BYTES_MAX + SNAPSHOT_OVERHEAD_BYTES;
     9 Limits, 256;
 }
 // Kinds 7 and 8, the commands and the state of the lock table, are in `lock`, which alone knows
@@ -157,4 +160,27 @@ pub fn decode<T: Encodable>(bytes: &[u8]) -> Result<T, DecodeError> {
         return Err(DecodeError::TrailingBytes { bytes: rest.len() });
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{EntryId, LogIndex, NodeId, Term};
+    use crate::membership::{Membership, VOTERS_MAX};
+    use crate::time::LeaseTime;
+
+    /// What is around the data of a snapshot does not count against the data.
+    #[test]
+    fn a_snapshot_with_the_most_data_can_be_decoded() {
+        let nodes = || (0..VOTERS_MAX as u64).map(|nth| NodeId::new(NodeId::MAX.value() - nth));
+        let snapshot = Snapshot {
+            last: EntryId::new(Term::MAX, LogIndex::MAX),
+            stamp: LeaseTime::MAX,
+            membership: Membership::joint(nodes(), nodes()).expect("as many as there may be"),
+            data: bytes::Bytes::new(),
+        };
+        let length_bytes = 5;
+        let around = encode(&snapshot).len() + length_bytes;
+        assert!(around + SNAPSHOT_BYTES_MAX <= Snapshot::BYTES_MAX);
+    }
 }

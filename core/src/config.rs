@@ -30,6 +30,9 @@ pub const PAGE_MAX: usize = 1000;
 /// The most bytes of a file that one read returns.
 pub const READ_BYTES_MAX: u32 = 1 << 20;
 
+/// What an entry costs beside the bytes of its command, on the wire or in memory.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 64;
+
 /// The most bytes of an encoded request, and of the command that a log entry carries.
 pub const REQUEST_BYTES_MAX: usize = APPEND_BYTES_CEILING as usize + (1 << 20);
 
@@ -37,6 +40,9 @@ pub const REQUEST_BYTES_MAX: usize = APPEND_BYTES_CEILING as usize + (1 << 20);
 // that carries the largest command.
 const _: () = assert!(APPENDS_CEILING * 2 * TEXT_BYTES_MAX < 1 << 20);
 const _: () = assert!(REQUEST_BYTES_MAX + (1 << 20) <= FRAME_BYTES_MAX);
+
+/// What an entry with the largest command costs.
+const ENTRY_COST_MAX: u64 = REQUEST_BYTES_MAX as u64 + ENTRY_OVERHEAD_BYTES;
 
 /// The settings of one node. They decide when it acts, never what the log means, so nodes may
 /// differ in them.
@@ -74,7 +80,7 @@ pub struct Config {
     pub snapshot_piece_bytes: u32,
 
     /// The most entries of a leader's log that are not committed; more requests are turned away as
-    /// overloaded. Default 16,384; at least 1.
+    /// overloaded. What keeps leases alive may take a quarter more. Default 16,384; at least 1.
     pub uncommitted_entries_max: u32,
     /// The same in bytes. Default 32 MiB; at least 1 KiB.
     pub uncommitted_bytes_max: u32,
@@ -90,11 +96,12 @@ pub struct Config {
     pub snapshot_interval: Duration,
     /// The most bytes of log that are kept in memory, whatever the reason (a disk that does not
     /// finish its writes to files holds up every snapshot). Beyond it a leader turns requests away
-    /// as overloaded and a follower takes no new entries. Default 256 MiB; at least twice
-    /// `snapshot_bytes` and twice `uncommitted_bytes_max`.
+    /// as overloaded and a follower takes no new entries; what keeps leases alive may take a
+    /// quarter more. Default 256 MiB; at least twice `snapshot_bytes`, twice
+    /// `uncommitted_bytes_max`, and four times the largest entry.
     pub log_bytes_max: u64,
-    /// Entries kept below a snapshot, so that a follower that is a little behind needs none.
-    /// Default 1000; 0 keeps none.
+    /// Entries kept below a snapshot, so that a follower that is a little behind needs none; at
+    /// most as many as cost a quarter of `log_bytes_max`. Default 1000; 0 keeps none.
     pub retained_entries: u64,
 
     /// How long keep-alives are collected before one entry renews them all. Default 20 ms; at
@@ -190,6 +197,8 @@ impl Config {
         within("snapshot_entries", self.snapshot_entries, 1, u64::MAX)?;
         within("snapshot_bytes", self.snapshot_bytes, 1 << 10, u64::MAX / 2)?;
         let log_bytes_min = self.snapshot_bytes.max(u64::from(self.uncommitted_bytes_max)) * 2;
+        // What is retained, what waits for a snapshot, and the largest entry all have room.
+        let log_bytes_min = log_bytes_min.max(4 * ENTRY_COST_MAX);
         within("log_bytes_max", self.log_bytes_max, log_bytes_min, u64::MAX)
     }
 }
@@ -212,9 +221,21 @@ pub struct Limits {
     /// [`WINDOW_CEILING`].
     pub window_max: u32,
     /// The most bytes that all sessions together keep of what is waiting or not acknowledged: the
-    /// appends of waiting sections, outcomes, losses. Requests other than acquires and sections
-    /// may take as much again, since it is they that end the waits. Default 128 MiB; at least
-    /// `append_bytes_max`.
+    /// appends of waiting sections, outcomes, losses; each counts for 64 bytes beside its own.
+    /// Default 128 MiB; at least `append_bytes_max`.
+    ///
+    /// At the limit, and where its wait would go above it, an acquire or a section is decided as
+    /// [`TooManyPendingBytes`](crate::message::Rejection::TooManyPendingBytes). That outcome, and
+    /// the requests that can end a wait, may take as much again. Only when that is used up too is
+    /// a request, whatever it asks for, refused as
+    /// [`WindowFull`](crate::message::Rejection::WindowFull), with its number left to be used.
+    ///
+    /// This cannot lock up. What waits stays within the limit itself, so all that is above it are
+    /// outcomes and losses. Outcomes are freed by the acknowledgements that come with every
+    /// keep-alive and every request, also one that is refused; losses by those of keep-alives,
+    /// which none of these limits refuses; and all that a session has when it ends. So clients that
+    /// live drain what is theirs, the sessions of the others expire, and there is room again for
+    /// what ends the waits.
     pub pending_bytes_max: u32,
     /// The most locks that one session holds, waits for, and has not yet acknowledged the loss of.
     /// Default 1024; at most [`PLACES_CEILING`].
@@ -359,3 +380,6 @@ pub(crate) fn within(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::capped;
 use crate::ids::{LogIndex, NodeId};
 
 /// The most voters of a cluster.
@@ -147,10 +148,25 @@ fn majority(set: &BTreeSet<NodeId>) -> usize {
     set.len() / 2 + 1
 }
 
+/// The two sets as lists, which a decoder can hold to their bounds before it builds anything.
+#[derive(Deserialize)]
+struct Encoded {
+    #[serde(deserialize_with = "capped::vec::<_, _, VOTERS_MAX>")]
+    voters: Vec<NodeId>,
+    #[serde(deserialize_with = "capped::vec::<_, _, VOTERS_MAX>")]
+    outgoing: Vec<NodeId>,
+}
+
 impl<'de> Deserialize<'de> for Membership {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (voters, outgoing) = Deserialize::deserialize(deserializer)?;
-        Self::checked(voters, outgoing).map_err(de::Error::custom)
+        let Encoded { voters, outgoing } = Encoded::deserialize(deserializer)?;
+        // Another order, or a node twice, would be a second encoding of the same membership.
+        let is_ascending = |nodes: &[NodeId]| nodes.is_sorted_by(|a, b| a < b);
+        if !is_ascending(&voters) || !is_ascending(&outgoing) {
+            return Err(de::Error::custom("the nodes of a set are not in the order of their ids"));
+        }
+        Self::checked(voters.into_iter().collect(), outgoing.into_iter().collect())
+            .map_err(de::Error::custom)
     }
 }
 

@@ -37,8 +37,8 @@
 //! * What is committed may be applied before it is durable on this node's own disk: a majority
 //!   has it. Only a promise to others waits for the disk.
 //! * A leader steps down when it heard no quorum for
-//!   [`election_timeout_max`](crate::config::Config::election_timeout_max), or when its disk does
-//!   not answer.
+//!   [`election_timeout_max`](crate::config::Config::election_timeout_max), when its disk does not
+//!   answer, or when its log runs full since no snapshot can be finished.
 //!
 //! # Caveats
 //!
@@ -119,6 +119,8 @@ pub struct Raft {
     applied_stamp: LeaseTime,
     /// A snapshot on its way to this node.
     receiving: Option<Receiving>,
+    /// Whether its own snapshots are held up ([`Raft::set_snapshot_stalled`]).
+    snapshot_stalled: bool,
 
     persistence: Persistence,
     reads: Reads,
@@ -162,11 +164,13 @@ impl Raft {
             applied_stamp: snapshot.stamp,
             snapshot,
             receiving: None,
+            snapshot_stalled: false,
             reads: Reads::new(),
             outbox: Outbox::default(),
             actions: VecDeque::new(),
             drops: BTreeMap::new(),
         };
+        raft.trim_recovered();
         raft.reset_election_timer();
         Ok(raft)
     }

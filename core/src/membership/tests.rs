@@ -93,6 +93,40 @@ fn decoding_refuses_what_constructing_refuses() {
     assert!(postcard::from_bytes::<Membership>(&bytes).is_err());
 }
 
+/// Lists as they would be on the wire.
+fn decoded(voters: &[u64], outgoing: &[u64]) -> Option<Membership> {
+    let bytes = postcard::to_allocvec(&(voters, outgoing)).expect("lists can be encoded");
+    postcard::from_bytes(&bytes).ok()
+}
+
+#[test]
+fn a_membership_has_one_encoding() {
+    for (voters, outgoing) in [(0b111, 0), (0b101, 0b110), (0b111_1111, 0b1)] {
+        let membership = membership(voters, outgoing);
+        let bytes = postcard::to_allocvec(&membership).expect("sets can be encoded");
+        assert_eq!(postcard::from_bytes(&bytes), Ok(membership));
+    }
+    assert_eq!(decoded(&[1, 2, 3], &[]), Some(membership(0b111, 0)));
+    for (voters, outgoing) in
+        [([1, 3, 2], [4, 5]), ([1, 2, 2], [4, 5]), ([1, 2, 3], [5, 4]), ([1, 2, 3], [4, 4])]
+    {
+        assert_eq!(decoded(&voters, &outgoing), None);
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_is_not_read_to_its_end() {
+    let nodes: Vec<u64> = (1..=VOTERS_MAX as u64).collect();
+    assert!(decoded(&nodes, &nodes).is_some());
+    // The same node again and again is a small set, but not a short list.
+    assert_eq!(decoded(&[1; VOTERS_MAX + 1], &[]), None);
+    // One more is announced than may be, and only as many follow.
+    let mut bytes = postcard::to_allocvec(&nodes).expect("a list can be encoded");
+    bytes[0] += 1;
+    bytes.extend([16, 0]);
+    assert!(postcard::from_bytes::<Membership>(&bytes).is_err());
+}
+
 /// A set of one to seven nodes, or of none.
 fn bits(least: u32) -> impl Strategy<Value = u32> {
     least..1 << NODES

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::Checksum;
+use crate::config::ENTRY_OVERHEAD_BYTES;
 use crate::ids::{EntryId, LogIndex, NodeId, Term, WriteId};
 use crate::membership::Membership;
 use crate::text::FileName;
@@ -46,9 +47,6 @@ impl Entry {
         payload + ENTRY_OVERHEAD_BYTES
     }
 }
-
-/// What an entry costs beside the bytes of its command, on the wire or in memory.
-pub const ENTRY_OVERHEAD_BYTES: u64 = 64;
 
 /// The part of Raft's state that must be on disk before a promise that depends on it is sent
 /// (paper, figure 2).

@@ -33,8 +33,14 @@ pub enum RaftAction {
         /// The last entry that the snapshot covers.
         last: EntryId,
     },
+    /// Leadership was not handed over in time, or the target left the cluster: this node goes on
+    /// leading. Nothing of the kind comes when it loses its leadership meanwhile.
+    TransferExpired {
+        /// To whom it was to be handed.
+        to: NodeId,
+    },
     /// The role, the term or the known leader changed. Changes that follow each other directly
-    /// may be reported as one. Unless `role` is still the leader of the same term, rounds of reads
+    /// may be reported as one, but never so that the end of a leadership is missed. Unless `role` is still the leader of the same term, rounds of reads
     /// that are not confirmed are lost, and what was proposed may or may not be committed.
     RoleChanged {
         /// The new role.
@@ -68,7 +74,7 @@ pub enum RaftTimer {
     Heartbeat,
     /// The leader has not heard a quorum for too long.
     CheckQuorum,
-    /// The leader's disk does not answer.
+    /// The leader's disk does not answer, or lets no snapshot be finished while the log runs full.
     WriteStall,
     /// A transfer of leadership does not come about.
     Transfer,

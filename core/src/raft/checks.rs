@@ -7,6 +7,7 @@ use crate::ids::{ID_MAX, LogIndex, ReadRound, Term};
 use crate::message::{
     AppendEntries, AppendResult, Entry, Envelope, Message, Payload, SnapshotResult,
 };
+use crate::time::LeaseTime;
 
 use super::Raft;
 use super::action::DropReason;
@@ -39,6 +40,12 @@ impl Raft {
 /// the last index, and the cluster would stop for ever.
 pub(super) const PLAUSIBLE_MAX: u64 = ID_MAX / 2;
 
+/// Whether a stamp is believed: lease time never goes back, so one from the end of time would end
+/// every lease, and leave no time for others. The bound is 142 years.
+pub(super) fn is_plausible_stamp(stamp: LeaseTime) -> bool {
+    stamp.as_micros() <= PLAUSIBLE_MAX
+}
+
 /// Whether every number in a message leaves room for those that follow.
 fn is_plausible(message: &Message) -> bool {
     let (index, round, term) = match message {
@@ -64,6 +71,23 @@ fn is_plausible(message: &Message) -> bool {
     [index.value(), round.value(), term.value(), message.term().value()]
         .into_iter()
         .all(|number| number <= PLAUSIBLE_MAX)
+        && has_plausible_stamps(message)
+}
+
+fn has_plausible_stamps(message: &Message) -> bool {
+    match message {
+        Message::AppendEntries(append) => {
+            append.entries.iter().all(|entry| is_plausible_stamp(entry.stamp))
+        }
+        Message::InstallSnapshot(install) => is_plausible_stamp(install.meta.stamp),
+        Message::PreVote(_)
+        | Message::PreVoteReply(_)
+        | Message::RequestVote(_)
+        | Message::RequestVoteReply(_)
+        | Message::AppendEntriesReply(_)
+        | Message::InstallSnapshotReply(_)
+        | Message::TimeoutNow { .. } => true,
+    }
 }
 
 /// The highest index that a reply names.

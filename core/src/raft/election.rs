@@ -14,7 +14,7 @@ use crate::message::{HardState, Message, Payload, VoteReply, VoteRequest};
 use crate::time::Time;
 
 use super::Raft;
-use super::action::RaftAction;
+use super::action::{RaftAction, Role};
 use super::progress::Progress;
 use super::role::{Campaign, Follower, Following, Leader, RoleState};
 
@@ -34,6 +34,7 @@ impl Raft {
     pub(super) fn can_campaign(&self) -> bool {
         self.membership().contains(self.id)
             && !self.is_write_stalled(self.now)
+            && !self.is_log_stalled()
             && self.hard_state.term.next() < Term::MAX
     }
 
@@ -243,7 +244,8 @@ impl Raft {
         }
     }
 
-    /// Changes the role and tells the caller.
+    /// Changes the role and tells the caller. What it was not told yet is told as one change; but
+    /// the beginning of a leadership is told by itself, or it could hide that an earlier one ended.
     fn set_role(&mut self, role: RoleState) {
         let led = self.role.as_leader().is_some();
         self.role = role;
@@ -255,9 +257,8 @@ impl Raft {
             term: self.hard_state.term,
             leader: self.leader(),
         };
-        if let Some(RaftAction::RoleChanged { .. }) = self.actions.back() {
-            self.actions.pop_back();
-        }
+        let leads = self.role() == Role::Leader;
+        self.actions.pop_back_if(|last| matches!(last, RaftAction::RoleChanged { .. }) && !leads);
         self.actions.push_back(change);
     }
 

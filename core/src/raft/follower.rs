@@ -12,6 +12,7 @@ use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Entry, Mes
 
 use super::Raft;
 use super::action::DropReason;
+use super::replication::Room;
 use super::role::{Conflict, Following};
 
 impl Raft {
@@ -103,7 +104,8 @@ impl Raft {
             self.overwrite_from(first.id.index)?;
         }
         for entry in entries.into_iter().skip(known) {
-            if !self.log_has_room_for(&entry) {
+            // Nothing tells which entries carry leases, so all have the room of those.
+            if !self.log_has_room_for(&entry, Room::Extra) {
                 break;
             }
             self.append(entry);

@@ -153,6 +153,17 @@ impl Log {
         }
     }
 
+    /// The first index, base included, after which the entries through `through` cost at most
+    /// `bytes_max`.
+    pub(super) fn first_within(&self, through: LogIndex, bytes_max: u64) -> LogIndex {
+        let cost_min = self.cost_end(through).saturating_sub(bytes_max);
+        if self.base_cost >= cost_min {
+            return self.base.index;
+        }
+        let position = self.entries.partition_point(|stored| stored.cost_end < cost_min);
+        self.base.index.plus(position as u64 + 1)
+    }
+
     /// Makes the entry at `through` the base, unless the base is already there or beyond.
     pub(super) fn compact_through(&mut self, through: LogIndex) {
         let Some(position) = self.position(through) else {

@@ -41,8 +41,9 @@ pub(super) struct Progress {
 pub(super) enum State {
     /// One message, to find out whether the logs agree before `next`.
     Probe {
-        /// Whether it is out. A heartbeat asks again.
-        sent: bool,
+        /// The end of the entries that it carried; `None` while it is not out. A heartbeat asks
+        /// again.
+        sent: Option<LogIndex>,
     },
     /// A stream of messages, `next` running ahead of `matched`.
     Replicate,
@@ -101,7 +102,7 @@ impl Progress {
         Self {
             matched: LogIndex::ZERO,
             next,
-            state: State::Probe { sent: false },
+            state: State::Probe { sent: None },
             heard_at: now,
             round: ReadRound::ZERO,
             heartbeat_due: false,
@@ -138,16 +139,28 @@ impl Progress {
     pub(super) fn acknowledge(&mut self, index: LogIndex, log: &Log) {
         self.matched = self.matched.max(index);
         match self.state {
-            // An acknowledgement from before the probe says nothing about what the probe asks.
-            State::Probe { .. } if self.matched < self.previous() => {}
-            State::Probe { .. } => {
-                self.state = State::Replicate;
-                self.next = self.matched.next();
-            }
+            State::Probe { sent } => self.acknowledge_probe(sent),
             State::Replicate => self.next = self.next.max(self.matched.next()),
             // A snapshot older than the one that is being sent can be enough to go on with entries.
             State::Snapshot(_) if self.matched >= log.base().index => self.probe(),
             State::Snapshot(_) => self.next = self.next.max(self.matched.next()),
+        }
+    }
+
+    /// What an acknowledgement means for a probe that carried entries up to `sent`.
+    ///
+    /// The pipeline starts when one of them has arrived, or when there were none. That the logs
+    /// agree is not enough: a follower whose log is full agrees at every heartbeat, and would be
+    /// sent a whole window each time for nothing. It gets the one message again.
+    fn acknowledge_probe(&mut self, sent: Option<LogIndex>) {
+        let previous = self.previous();
+        if self.matched < previous {
+            // It is from before the probe, and says nothing about what the probe asks.
+        } else if self.matched > previous || sent == Some(previous) {
+            self.state = State::Replicate;
+            self.next = self.matched.next();
+        } else {
+            self.state = State::Probe { sent: None };
         }
     }
 
@@ -171,14 +184,14 @@ impl Progress {
             return false;
         }
         self.next = common.max(self.matched).next();
-        self.state = State::Probe { sent: false };
+        self.state = State::Probe { sent: None };
         true
     }
 
     /// Starts over from what is known to match.
     pub(super) fn probe(&mut self) {
         self.next = self.matched.next();
-        self.state = State::Probe { sent: false };
+        self.state = State::Probe { sent: None };
     }
 
     /// The entries to send now, and what precedes them. They count as sent from here on.
@@ -193,7 +206,7 @@ impl Progress {
         let bytes = u64::from(config.message_bytes_max).min(room.bytes);
         let entries = log.copy_from(self.next, room.entries, bytes);
         match &mut self.state {
-            State::Probe { sent } => *sent = true,
+            State::Probe { sent } => *sent = Some(previous.index.plus(entries.len() as u64)),
             State::Replicate => self.next = self.next.plus(entries.len() as u64),
             State::Snapshot(_) => {}
         }
@@ -224,7 +237,9 @@ impl Progress {
     fn room(&self, log: &Log, config: &Config) -> Option<Room> {
         let message = u64::from(config.message_entries_max);
         match self.state {
-            State::Probe { sent } => (!sent).then_some(Room { entries: message, bytes: u64::MAX }),
+            State::Probe { sent } => {
+                sent.is_none().then_some(Room { entries: message, bytes: u64::MAX })
+            }
             State::Replicate if self.previous() == log.last_index() => None,
             State::Replicate => {
                 // What was compacted away meanwhile costs no memory here and is not counted.

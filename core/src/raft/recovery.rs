@@ -7,7 +7,7 @@ use crate::ids::{EntryId, LogIndex, NodeId, Term};
 use crate::message::{Entry, HardState, Snapshot};
 use crate::time::LeaseTime;
 
-use super::checks::PLAUSIBLE_MAX;
+use super::checks::{PLAUSIBLE_MAX, is_plausible_stamp};
 use super::log::Log;
 use super::memberships::Memberships;
 
@@ -20,7 +20,7 @@ pub enum RecoveredError {
         /// The id.
         id: NodeId,
     },
-    /// A term or an index is larger than any cluster reaches.
+    /// A term, an index or a stamp is larger than any cluster reaches.
     Implausible,
     /// Two entries that follow each other on disk do not in the log.
     Gap {
@@ -56,7 +56,7 @@ impl fmt::Display for RecoveredError {
         match self {
             Self::NodeId { id } => write!(f, "{id} is no node id"),
             Self::Implausible => {
-                f.write_str("a term or an index is larger than any cluster reaches")
+                f.write_str("a term, an index or a stamp is larger than any cluster reaches")
             }
             Self::Gap { before, after } => {
                 write!(f, "a gap in the log: entry {after} follows {before}")
@@ -86,7 +86,10 @@ pub(super) fn recover(
     if id == NodeId::MAX {
         return Err(RecoveredError::NodeId { id });
     }
-    if hard_state.term.value() > PLAUSIBLE_MAX || snapshot.last.index.value() > PLAUSIBLE_MAX {
+    let numbers = [hard_state.term.value(), snapshot.last.index.value()];
+    if numbers.into_iter().any(|number| number > PLAUSIBLE_MAX)
+        || !is_plausible_stamp(snapshot.stamp)
+    {
         return Err(RecoveredError::Implausible);
     }
     check_term(snapshot.last, hard_state.term)?;
@@ -130,7 +133,7 @@ fn check_next(log: &Log, entry: &Entry) -> Result<(), RecoveredError> {
     let (before, at) = (log.last(), entry.id);
     if at.index != before.index.next() {
         Err(RecoveredError::Gap { before, after: at })
-    } else if at.index.value() > PLAUSIBLE_MAX {
+    } else if at.index.value() > PLAUSIBLE_MAX || !is_plausible_stamp(entry.stamp) {
         Err(RecoveredError::Implausible)
     } else if at.term < before.term || at.term == Term::ZERO || entry.stamp < log.last_stamp() {
         Err(RecoveredError::GoesDown { at })

@@ -114,8 +114,10 @@ impl Raft {
         }
     }
 
-    /// Keeps `snapshot` in place of the log up to `retained` entries before its end. One that is
-    /// not newer than the present one changes nothing.
+    /// Keeps `snapshot` in place of the log up to `retained` entries before its end; fewer if they
+    /// cost more than a quarter of [`log_bytes_max`](crate::config::Config::log_bytes_max): what is
+    /// kept for others must not leave the log without room. One that is not newer than the present
+    /// one changes nothing.
     ///
     /// The caller gives it what [`Raft::snapshot_of`] made, once all effects of the entries that
     /// it covers are durable.
@@ -129,12 +131,24 @@ impl Raft {
         }
         assert!(last.index <= self.applied.index, "the snapshot covers what was not applied");
         assert!(self.log.contains(last), "the snapshot contradicts the log");
-        let through = last.index.value().saturating_sub(retained);
-        let through = LogIndex::new(through).max(self.log.base().index);
+        let by_count = LogIndex::new(last.index.value().saturating_sub(retained));
+        let through = by_count.max(self.log.first_within(last.index, self.retained_bytes_max()));
         self.memberships.rebase(last.index, snapshot.membership.clone());
         self.snapshot = snapshot;
         self.log.compact_through(through);
         self.persistence.compacted(through);
+    }
+
+    /// The most bytes of entries that are kept below a snapshot.
+    fn retained_bytes_max(&self) -> u64 {
+        self.config.log_bytes_max / 4
+    }
+
+    /// Lets go of entries below the snapshot that are too many for the settings of now. The disk
+    /// lets go of them with the next snapshot.
+    pub(super) fn trim_recovered(&mut self) {
+        let through = self.log.first_within(self.snapshot.last.index, self.retained_bytes_max());
+        self.log.compact_through(through);
     }
 }
 
@@ -311,7 +325,13 @@ impl Raft {
 
     /// Says that the snapshot is not needed, if a crash cannot change that. If one can, the
     /// acknowledgement that follows the disk says as much, and else the leader asks again.
+    ///
+    /// A snapshot that ends with another entry than the committed one is no leader's that follows
+    /// the rules (openraft #1892).
     fn answer_covered(&mut self, last: EntryId) {
+        if self.log.id(last.index).is_some_and(|own| own != last) {
+            return self.drop_message(DropReason::ContradictsLog);
+        }
         if self.persistence.durable() >= last.index {
             self.answer_install(last, SnapshotResult::Installed);
         }

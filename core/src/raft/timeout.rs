@@ -17,7 +17,10 @@ impl Raft {
         };
         let stall = self.persistence.waiting_since();
         let quorum_lost_at = self.quorum_heard_at().after(self.config.election_timeout_max);
+        // Due at once, and over with it: then this node does not lead.
+        let full = self.is_log_stalled().then_some((self.now, RaftTimer::WriteStall));
         let timers = [
+            full,
             Some((leader.heartbeat_at, RaftTimer::Heartbeat)),
             Some((quorum_lost_at, RaftTimer::CheckQuorum)),
             stall.map(|at| (at.after(self.config.write_stall_timeout), RaftTimer::WriteStall)),
@@ -43,7 +46,8 @@ impl Raft {
         // A leader that nobody follows, or that cannot write, keeps the cluster from having one
         // that can lead. It does not campaign again before its disk answers.
         let quorum_lost_at = self.quorum_heard_at().after(self.config.election_timeout_max);
-        if self.now >= quorum_lost_at || self.is_write_stalled(self.now) {
+        let is_stalled = self.is_write_stalled(self.now) || self.is_log_stalled();
+        if self.now >= quorum_lost_at || is_stalled {
             return self.become_follower(self.hard_state.term, None::<NodeId>);
         }
         self.expire_transfer();
@@ -62,5 +66,22 @@ impl Raft {
     pub fn is_write_stalled(&self, now: Time) -> bool {
         let waiting_since = self.persistence.waiting_since();
         waiting_since.is_some_and(|since| now.since(since) >= self.config.write_stall_timeout)
+    }
+
+    /// The caller says whether one of this node's own snapshots has waited for too long for the
+    /// writes to files that it covers. Until it says that this is over, a leader whose log is more
+    /// than three quarters full steps down, and a node with such a log does not campaign: soon it
+    /// could take no requests, while another node may have a disk that works.
+    ///
+    /// Look at [`Raft::poll_timeout`] afterwards.
+    pub fn set_snapshot_stalled(&mut self, stalled: bool) {
+        self.snapshot_stalled = stalled;
+    }
+
+    /// Whether the log runs full since no snapshot can be finished.
+    #[must_use]
+    pub fn is_log_stalled(&self) -> bool {
+        let most = self.config.log_bytes_max - self.config.log_bytes_max / 4;
+        self.snapshot_stalled && self.kept_bytes() > most
     }
 }

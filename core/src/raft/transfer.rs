@@ -5,7 +5,7 @@ use crate::message::Message;
 use crate::time::Time;
 
 use super::Raft;
-use super::action::TransferRefused;
+use super::action::{RaftAction, TransferRefused};
 use super::role::Transfer;
 
 impl Raft {
@@ -14,7 +14,7 @@ impl Raft {
     ///
     /// Until it is done, proposals are refused, so that the target can catch up. If it is not the
     /// leader after [`election_timeout_max`](crate::config::Config::election_timeout_max), this
-    /// node goes on as before.
+    /// node goes on as before, and says so ([`RaftAction::TransferExpired`]).
     ///
     /// # Errors
     /// [`TransferRefused`]; nothing changed then.
@@ -74,9 +74,12 @@ impl Raft {
         let now = self.now;
         let Some(leader) = self.role.as_leader_mut() else { return };
         let peers = &leader.peers;
-        leader
+        let expired = leader
             .transfer
             .take_if(|transfer| now >= transfer.deadline || !peers.contains_key(&transfer.to));
+        if let Some(Transfer { to, .. }) = expired {
+            self.actions.push_back(RaftAction::TransferExpired { to });
+        }
     }
 
     /// The leader asks this node to campaign at once. Anyone else has no say in that.

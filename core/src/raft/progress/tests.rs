@@ -79,9 +79,37 @@ fn the_window_is_empty_again_after_a_probe() {
         assert!(progress.refute(previous, EntryId::ZERO, &log));
         assert_eq!(progress.next, index(1));
         assert_eq!(take(&mut progress, &log), Some(4));
-        progress.acknowledge(index(0), &log);
-        assert!(matches!(progress.state, State::Replicate));
+        progress.state = State::Replicate;
     }
+}
+
+#[test]
+fn a_probe_without_entries_needs_no_more_than_a_match() {
+    let mut log = log(&[1; 9]);
+    let mut progress = new(&log);
+    assert_eq!(take(&mut progress, &log), Some(0));
+    // Something is proposed while the probe is on its way.
+    let id = EntryId::new(Term::new(1), index(10));
+    log.push(Entry { id, stamp: LeaseTime::ZERO, payload: Payload::Empty });
+    progress.acknowledge(index(9), &log);
+    assert!(matches!(progress.state, State::Replicate));
+}
+
+/// The logs agree before the entries of the probe, and none of them arrived.
+#[test]
+fn a_probe_whose_entries_are_not_taken_is_sent_again_alone() {
+    let log = log(&[1; 20]);
+    let mut progress = new(&log);
+    progress.next = index(6);
+    for _ in 0..3 {
+        assert_eq!(take(&mut progress, &log), Some(4));
+        assert_eq!(take(&mut progress, &log), None);
+        progress.acknowledge(index(5), &log);
+        assert!(matches!(progress.state, State::Probe { .. }));
+    }
+    progress.acknowledge(index(6), &log);
+    assert!(matches!(progress.state, State::Replicate));
+    assert_eq!(progress.next, index(7));
 }
 
 #[test]
@@ -98,6 +126,7 @@ fn a_conflict_from_before_the_probe_changes_nothing() {
 fn a_late_conflict_does_not_undo_what_matched() {
     let log = log(&[1; 9]);
     let mut progress = new(&log);
+    assert_eq!(take(&mut progress, &log), Some(0));
     progress.acknowledge(index(9), &log);
     assert!(progress.refute(index(8), EntryId::ZERO, &log));
     assert!(progress.refute(index(9), EntryId::ZERO, &log));

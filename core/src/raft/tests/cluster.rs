@@ -106,6 +106,8 @@ pub(super) struct Host {
     asked: Vec<(ReadRound, LogIndex)>,
     pub(super) confirmed: Vec<(ReadRound, LogIndex)>,
     pub(super) roles: Vec<Role>,
+    /// The transfers that came to nothing.
+    pub(super) expired: Vec<NodeId>,
 }
 
 /// The nodes, what is on its way between them, and what must always be true of all of it.
@@ -156,6 +158,7 @@ impl Cluster {
                 asked: Vec::new(),
                 confirmed: Vec::new(),
                 roles: Vec::new(),
+                expired: Vec::new(),
             };
             cluster.hosts.insert(node(number), host);
             cluster.start(number);
@@ -258,6 +261,7 @@ impl Cluster {
                 self.host(number).state = state_of(&snapshot);
                 self.check_state(number, last.index);
             }
+            RaftAction::TransferExpired { to } => self.host(number).expired.push(to),
             RaftAction::RoleChanged { role, .. } => self.host(number).roles.push(role),
         }
     }
@@ -555,6 +559,7 @@ fn event(action: &RaftAction) -> Option<&'static str> {
         RaftAction::ReadConfirmed { .. } => Some("read"),
         RaftAction::SnapshotReceived(_) => Some("snapshot received"),
         RaftAction::SnapshotInstalled { .. } => Some("snapshot installed"),
+        RaftAction::TransferExpired { .. } => Some("transfer expired"),
         RaftAction::RoleChanged { role: Role::Leader, .. } => Some("leader"),
         RaftAction::RoleChanged { .. } => None,
     }

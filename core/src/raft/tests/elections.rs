@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::ids::Term;
 use crate::membership::Membership;
 use crate::message::{Envelope, HardState, Message, VoteReply, VoteRequest};
-use crate::raft::{RaftTimer, Role, TransferRefused};
+use crate::raft::{Raft, RaftAction, RaftTimer, Role, TransferRefused};
 use crate::time::Duration;
 
 fn envelope(from: u64, to: u64, message: Message) -> Envelope {
@@ -323,6 +323,7 @@ fn a_transfer_that_comes_to_nothing_is_given_up() {
     assert_eq!(given, Ok(node(to)));
     cluster.run(Duration::from_secs(1));
     assert_eq!(cluster.raft(leader).transferee(), None);
+    assert_eq!(cluster.host(leader).expired, [node(to)], "it says so, once");
     assert!(cluster.propose(leader).is_some());
 }
 
@@ -335,4 +336,34 @@ fn only_the_leader_can_ask_for_a_campaign() {
     cluster.deliver(envelope(b, a, Message::TimeoutNow { term }));
     assert_eq!(cluster.raft(a).role(), Role::Follower);
     assert_eq!(cluster.raft(a).term(), term);
+}
+
+/// A caller that takes no actions for a while must still learn that it lost what it led with.
+#[test]
+fn a_new_leadership_does_not_hide_the_end_of_the_one_before() {
+    let mut cluster = Cluster::new(3);
+    cluster.lead(1);
+    let (before, mut now) = (cluster.raft(1).term(), cluster.now);
+    let (higher, campaign) = (before.next(), before.next().next());
+    let raft = cluster.raft(1);
+    let give = |raft: &mut Raft, now, from, message| {
+        raft.handle_message(now, envelope(from, 1, message));
+    };
+    let refusal = VoteReply { term: higher, campaign: higher, granted: false };
+    give(raft, now, 2, Message::RequestVoteReply(refusal));
+    assert_eq!(raft.role(), Role::Follower);
+    now = now.after(Duration::from_secs(1));
+    raft.handle_timeout(now);
+    let hope = VoteReply { term: higher, campaign, granted: true };
+    give(raft, now, 2, Message::PreVoteReply(hope));
+    for from in [2, 3] {
+        let vote = VoteReply { term: campaign, campaign, granted: true };
+        give(raft, now, from, Message::RequestVoteReply(vote));
+    }
+    assert_eq!((raft.role(), raft.term()), (Role::Leader, campaign));
+    let mut roles = Vec::new();
+    while let Some(RaftAction::RoleChanged { role, .. }) = raft.poll_action() {
+        roles.push(role);
+    }
+    assert_eq!(roles, [Role::Candidate, Role::Leader]);
 }

@@ -8,11 +8,12 @@ use proptest::prelude::*;
 
 use super::cluster::{Cluster, bootstrap, config, entry, id, index, node};
 use crate::checksum::Checksum;
-use crate::ids::{EntryId, LogIndex, NodeId, ReadRound, Term, WriteId};
+use crate::ids::{EntryId, ID_MAX, LogIndex, NodeId, ReadRound, Term, WriteId};
 use crate::membership::Membership;
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, Entry, Envelope, InstallSnapshot,
-    InstallSnapshotReply, Message, Payload, SnapshotMeta, SnapshotResult, VoteReply, VoteRequest,
+    InstallSnapshotReply, Message, Payload, SnapshotMeta, SnapshotResult, Unavailable, VoteReply,
+    VoteRequest,
 };
 use crate::raft::{DropReason, Raft, RaftAction};
 use crate::time::{LeaseTime, Time};
@@ -66,6 +67,52 @@ fn committed_or_verified_entries_are_not_overwritten() {
     assert_eq!(drops(append(3, id(1, 2), vec![], 0), DropReason::ContradictsLog), 1);
 }
 
+/// The first stamp that nobody believes.
+const TOO_LATE: LeaseTime = LeaseTime::from_micros(ID_MAX / 2 + 1);
+
+fn stamped(at: u64, stamp: LeaseTime) -> Entry {
+    Entry { stamp, ..entry(3, at) }
+}
+
+fn snapshot_stamped(stamp: LeaseTime) -> Message {
+    let data = Bytes::from_static(b"data");
+    let meta = SnapshotMeta {
+        last: id(3, 9),
+        stamp,
+        membership: Membership::new((1..=3).map(node)).expect("three voters"),
+        data_length: data.len() as u64,
+        checksum: Checksum::of(&data),
+    };
+    let install = InstallSnapshot { term: Term::new(3), meta, offset: 0, piece: data };
+    Message::InstallSnapshot(install)
+}
+
+#[test]
+fn the_latest_stamp_that_is_believed_is_taken() {
+    let mut cluster = Cluster::new(3);
+    let stamp = LeaseTime::from_micros(ID_MAX / 2);
+    let message = append(3, EntryId::ZERO, vec![stamped(1, stamp)], 0);
+    cluster.deliver(Envelope { from: node(1), to: node(2), message });
+    assert_eq!(cluster.raft(2).last_stamp(), stamp);
+}
+
+/// Else its followers would drop the entry, and this node could not start again.
+#[test]
+fn a_leader_makes_no_stamp_that_nobody_believes() {
+    let mut cluster = Cluster::new(1);
+    cluster.crash(1);
+    let disk = &mut cluster.host(1).disk;
+    disk.entries = vec![Entry { stamp: LeaseTime::from_micros(ID_MAX / 2), ..entry(1, 1) }];
+    disk.hard_state.term = Term::new(1);
+    cluster.start(1);
+    cluster.leader();
+    let last = cluster.raft(1).log_last();
+    assert_eq!(cluster.propose(1), None);
+    let lease = cluster.act(1, |raft, now| raft.propose_lease(now, Payload::Empty));
+    assert_eq!(lease, Err(Unavailable::Overloaded));
+    assert_eq!(cluster.raft(1).log_last(), last);
+}
+
 #[test]
 fn numbers_near_the_end_of_their_range_are_dropped() {
     let (last, max) = (EntryId::ZERO, Term::MAX);
@@ -81,6 +128,11 @@ fn numbers_near_the_end_of_their_range_are_dropped() {
         append(3, end, vec![], 0),
         append(3, id(2, 4), vec![], LogIndex::MAX.value()),
         Message::TimeoutNow { term: max },
+        append(3, id(2, 4), vec![stamped(5, TOO_LATE)], 0),
+        append(3, id(2, 4), vec![stamped(5, LeaseTime::MAX)], 0),
+        append(3, id(2, 4), vec![entry(3, 5), stamped(6, TOO_LATE)], 0),
+        snapshot_stamped(TOO_LATE),
+        snapshot_stamped(LeaseTime::MAX),
     ];
     for message in implausible {
         assert_eq!(drops(message.clone(), DropReason::Implausible), 1, "{message:?}");
@@ -278,6 +330,7 @@ impl Victim {
                 RaftAction::Send(_)
                 | RaftAction::ReadConfirmed { .. }
                 | RaftAction::SnapshotInstalled { .. }
+                | RaftAction::TransferExpired { .. }
                 | RaftAction::RoleChanged { .. } => {}
             }
         }

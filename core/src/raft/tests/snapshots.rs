@@ -1,13 +1,16 @@
 //! Snapshots: taken, sent in pieces, installed, refused.
 
+use alloc::vec;
+
 use bytes::Bytes;
 
 use super::cluster::{Cluster, bootstrap, config, entry, id, index, node};
 use crate::checksum::Checksum;
-use crate::ids::{EntryId, Term};
+use crate::config::Config;
+use crate::ids::{EntryId, ID_MAX, Term};
 use crate::membership::Membership;
 use crate::message::{
-    Envelope, InstallSnapshot, InstallSnapshotReply, Message, Payload, Recovered, Snapshot,
+    Entry, Envelope, InstallSnapshot, InstallSnapshotReply, Message, Payload, Recovered, Snapshot,
     SnapshotResult,
 };
 use crate::raft::{DropReason, ProgressState, Raft, RaftAction, RecoveredError};
@@ -296,4 +299,51 @@ fn a_node_does_not_start_from_what_does_not_fit() {
     assert_eq!(refused(&other), unjoined(id(2, 6)), "another entry where the snapshot ends");
     let unknown = RecoveredError::TermUnknown { entry: id(3, 6), term: Term::new(2) };
     assert_eq!(refused(&[(3, 6)]), Some(unknown));
+}
+
+#[test]
+fn a_node_does_not_start_from_a_stamp_that_nobody_believes() {
+    for stamp in [LeaseTime::from_micros(ID_MAX / 2 + 1), LeaseTime::MAX] {
+        let mut in_snapshot = recovered(&[], id(1, 5), 2);
+        in_snapshot.snapshot.stamp = stamp;
+        assert_eq!(start(in_snapshot).err(), Some(RecoveredError::Implausible));
+        let mut in_entry = recovered(&[(1, 6)], id(1, 5), 2);
+        in_entry.entries[0].stamp = stamp;
+        assert_eq!(start(in_entry).err(), Some(RecoveredError::Implausible));
+    }
+}
+
+/// Large entries, of which the number to retain is more than the log has room for.
+#[test]
+fn what_is_retained_leaves_room_for_what_comes() {
+    let log_bytes_max = 64 << 20;
+    let mut cluster = Cluster::with(3, Config { log_bytes_max, ..config() });
+    cluster.lead(1);
+    let payload = Payload::Command(Bytes::from(vec![0; 1 << 20]));
+    for round in 0..200 {
+        let proposed = cluster.act(1, |raft, now| raft.propose(now, payload.clone()));
+        assert!(proposed.is_ok(), "the log is full for ever: {round}");
+        cluster.settle();
+        if round % 32 == 31 {
+            for number in 1..=3 {
+                cluster.compact(number, 1000);
+            }
+            let raft = cluster.raft(1);
+            let kept = raft.bytes_between(raft.log_base().index, raft.snapshot().last.index);
+            assert!((15 << 20..=log_bytes_max / 4).contains(&kept), "{kept} bytes are retained");
+        }
+    }
+}
+
+/// The setting was larger when the node stopped.
+#[test]
+fn what_was_retained_makes_way_at_a_start() {
+    let large =
+        |at| Entry { payload: Payload::Command(Bytes::from(vec![0; 1 << 20])), ..entry(1, at) };
+    let mut recovered = recovered(&[], id(1, 40), 1);
+    recovered.entries = (1..=42).map(large).collect();
+    let config = Config { log_bytes_max: 64 << 20, ..config() };
+    let raft = Raft::new(node(1), &config, recovered, 1, Time::ZERO).expect("it fits together");
+    raft.check_invariants();
+    assert_eq!((raft.log_base(), raft.log_last()), (id(1, 25), id(1, 42)));
 }

@@ -267,7 +267,7 @@ fn a_follower_whose_log_is_full_takes_what_fits_and_the_rest_later() {
     let mut cluster = Cluster::with(3, config);
     cluster.lead(1);
     let payload = Payload::Command(Bytes::from(vec![0; 1 << 20]));
-    for round in 0..80 {
+    for round in 0..84 {
         let proposed = cluster.act(1, |raft, now| raft.propose(now, payload.clone()));
         assert!(proposed.is_ok(), "the leader compacts, and so has room: {round}");
         cluster.settle();
@@ -280,4 +280,113 @@ fn a_follower_whose_log_is_full_takes_what_fits_and_the_rest_later() {
     cluster.compact(3, 0);
     cluster.run(Duration::from_secs(2));
     assert_eq!(cluster.raft(3).log_last(), cluster.raft(1).log_last());
+}
+
+/// Requests that fill the log must not end the sessions of those who wait for them.
+#[test]
+fn what_keeps_leases_alive_has_room_when_requests_have_none() {
+    let mut cluster = Cluster::new(3);
+    cluster.lead(1);
+    cluster.settle();
+    cluster.isolate(&[1]);
+    let lease = |cluster: &mut Cluster| {
+        cluster.act(1, |raft, now| raft.propose_lease(now, Payload::Empty)).is_ok()
+    };
+    while cluster.propose(1).is_some() {}
+    let taken = (0..100).take_while(|_| lease(&mut cluster)).count();
+    assert_eq!(taken, 5, "a quarter of what may be uncommitted, and no more");
+    assert_eq!(cluster.propose(1), None);
+}
+
+/// The same in bytes, and with a log that is full; followers whose logs are as full go along.
+#[test]
+fn what_keeps_leases_alive_is_committed_when_the_log_is_full() {
+    let log_bytes_max = 64 << 20;
+    let mut cluster = Cluster::with(3, Config { log_bytes_max, ..Config::default() });
+    cluster.lead(1);
+    let payload = Payload::Command(Bytes::from(vec![0; 1 << 20]));
+    while cluster.act(1, |raft, now| raft.propose(now, payload.clone())).is_ok() {
+        cluster.settle();
+    }
+    let commit = cluster.raft(1).commit();
+    let mut taken = 0;
+    while cluster.act(1, |raft, now| raft.propose_lease(now, payload.clone())).is_ok() {
+        taken += 1;
+        assert!(taken < 100, "the log grows without end");
+        cluster.settle();
+    }
+    assert_eq!(taken, 16, "a quarter of the log");
+    assert_eq!(cluster.raft(1).commit(), commit.plus(taken));
+}
+
+/// What a leader sends to a follower that takes nothing more is one message at each heartbeat.
+#[test]
+fn a_follower_whose_log_is_full_is_not_sent_a_window_at_each_heartbeat() {
+    let config = Config { log_bytes_max: 64 << 20, ..Config::default() };
+    let mut cluster = Cluster::with(3, config);
+    cluster.lead(1);
+    let payload = Payload::Command(Bytes::from(vec![0; 1 << 20]));
+    for round in 0..100 {
+        let proposed = cluster.act(1, |raft, now| raft.propose(now, payload.clone()));
+        assert!(proposed.is_ok(), "the leader compacts, and so has room: {round}");
+        cluster.settle();
+        // From here on the leader keeps what node 3 will lack, so that it sends no snapshot.
+        for node in [1, 2].into_iter().filter(|_| round < 70) {
+            cluster.compact(node, 1000);
+        }
+    }
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.raft(3).log_last().index < cluster.raft(1).log_last().index);
+    let mut sent = 0;
+    for _ in 0..200 {
+        cluster.sleep(Duration::from_millis(5));
+        cluster.fire();
+        while let Some(envelope) = cluster.network.pop_front() {
+            if let Message::AppendEntries(append) = &envelope.message {
+                sent += append.entries.len();
+            }
+            cluster.deliver(envelope);
+        }
+    }
+    assert!(sent > 0, "it is asked again and again");
+    assert!(sent <= 21, "{sent} large entries in 20 heartbeats");
+    cluster.compact(3, 0);
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.raft(3).log_last(), cluster.raft(1).log_last());
+}
+
+/// The files of the leader's host hang, and its log runs full; those of others work.
+#[test]
+fn a_leader_whose_snapshots_are_held_up_steps_down_before_its_log_is_full() {
+    let config = Config { log_bytes_max: 64 << 20, ..Config::default() };
+    let mut cluster = Cluster::with(3, config);
+    cluster.lead(1);
+    cluster.raft(1).set_snapshot_stalled(true);
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.raft(1).role(), Role::Leader, "its log has room");
+    let payload = Payload::Command(Bytes::from(vec![0; 1 << 20]));
+    let now = cluster.now;
+    while cluster.raft(1).poll_timeout().is_none_or(|(at, _)| at > now) {
+        let proposed = cluster.act(1, |raft, now| raft.propose(now, payload.clone()));
+        assert!(proposed.is_ok(), "it steps down before it turns anything away");
+        cluster.settle();
+        for number in [2, 3] {
+            cluster.compact(number, 0);
+        }
+    }
+    cluster.act(1, Raft::handle_timeout);
+    assert_eq!(cluster.raft(1).role(), Role::Follower);
+    assert!(cluster.raft(1).poll_timeout().is_some_and(|(at, _)| at > now), "no busy loop");
+    let leader = cluster.leader();
+    assert_ne!(leader, 1);
+    cluster.run(Duration::from_secs(3));
+    let other = 5 - leader;
+    cluster.crash(other);
+    cluster.crash(leader);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.raft(1).role(), Role::Follower, "it does not campaign");
+    // The files work again: nothing needs to be restarted.
+    cluster.raft(1).set_snapshot_stalled(false);
+    cluster.start(other);
+    cluster.leader();
 }
