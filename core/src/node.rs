@@ -29,6 +29,7 @@
 //!   lock twice.
 
 mod apply;
+mod arrival;
 mod boundary;
 mod keep_alives;
 mod reads;
@@ -47,14 +48,15 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::ids::{EntryId, LogIndex, NodeId};
 use crate::lock::{Applied, LockTable};
 use crate::membership::Membership;
-use crate::message::{HardState, Recovered, Snapshot};
+use crate::message::{Envelope, HardState, Message, Recovered, Snapshot};
 use crate::raft::{Raft, RaftAction, Role};
 use crate::time::{LeaseTime, Time};
 
+use arrival::Arriving;
 use keep_alives::KeepAlives;
 use reads::Reads;
 use routing::Routing;
-use snapshots::{Snapshots, missing_bytes};
+use snapshots::Snapshots;
 
 /// One server of the cluster, without its disk, its network and its clock.
 ///
@@ -68,8 +70,8 @@ pub struct Node {
     locks: LockTable,
     /// The last entry that the lock table has seen.
     applied: LogIndex,
-    /// A snapshot from the leader whose files are on their way, decoded.
-    arriving: Option<(EntryId, LockTable)>,
+    /// A snapshot from the leader that waits for the files.
+    arriving: Option<Arriving>,
     snapshots: Snapshots,
     routing: Routing,
     reads: Reads,
@@ -77,6 +79,8 @@ pub struct Node {
     /// No empty entry is proposed for a due lease before this, after one was refused.
     lease_retry: Time,
     outputs: VecDeque<Output>,
+    /// Messages that were dropped since they carry a command that this node cannot read.
+    unreadable: u64,
     /// What apply says, kept for its memory.
     buffer: Applied,
     /// The time of the latest input.
@@ -119,9 +123,16 @@ impl Node {
         seed: u64,
         now: Time,
     ) -> Result<Self, StartError> {
-        let locks = LockTable::decode(&recovered.snapshot.data).map_err(StartError::Snapshot)?;
-        config.check(locks.limits()).map_err(StartError::Config)?;
         let latest = recovered.snapshot.last;
+        let locks = LockTable::decode(&recovered.snapshot.data).map_err(StartError::Snapshot)?;
+        if !arrival::is_state_of(&locks, &recovered.snapshot) {
+            return Err(StartError::OtherState { state: locks.index(), snapshot: latest });
+        }
+        config.check(locks.limits()).map_err(StartError::Config)?;
+        let unreadable = recovered.entries.iter().find(|entry| !apply::is_readable(entry));
+        if let Some(entry) = unreadable {
+            return Err(StartError::Unreadable { entry: entry.id });
+        }
         let raft = Raft::new(id, &config, recovered, seed, now).map_err(StartError::Recovered)?;
         Ok(Self {
             config,
@@ -135,6 +146,7 @@ impl Node {
             keep_alives: KeepAlives::default(),
             lease_retry: Time::ZERO,
             outputs: VecDeque::new(),
+            unreadable: 0,
             buffer: Applied::default(),
             now,
         })
@@ -148,8 +160,9 @@ impl Node {
     pub fn handle_input(&mut self, now: Time, input: Input) {
         assert!(now >= self.now, "time went backwards: {now:?} after {:?}", self.now);
         self.now = now;
+        self.raft.set_snapshot_stalled(self.snapshots.is_stalled(&self.config, now));
         match input {
-            Input::Message(envelope) => self.raft.handle_message(now, envelope),
+            Input::Message(envelope) => self.handle_message(envelope),
             Input::Request { conn, request } => self.handle_request(conn, request),
             Input::Disconnected { conn } => self.routing.disconnect(conn),
             Input::Persisted { up_to } => self.raft.handle_persisted(now, up_to),
@@ -171,7 +184,8 @@ impl Node {
         self.outputs.pop_front()
     }
 
-    /// When the node wants to be woken with [`Input::Timeout`], and what for.
+    /// When the node wants to be woken with [`Input::Timeout`], and what for. Ask once all outputs
+    /// are taken: what is due may be among them.
     ///
     /// `None`: not before the next input.
     #[must_use]
@@ -200,6 +214,19 @@ impl Node {
     fn handle_effects_durable(&mut self, up_to: LogIndex) {
         assert!(up_to <= self.applied, "effects up to {up_to} were never asked for");
         self.snapshots.effects_durable(up_to);
+        self.finish_arrival();
+    }
+
+    /// Passes a message on to consensus, unless it carries a command that this node cannot read:
+    /// to take it now would be to fail, or to differ from the others, when it is applied.
+    fn handle_message(&mut self, envelope: Envelope) {
+        if let Message::AppendEntries(append) = &envelope.message
+            && !append.entries.iter().all(apply::is_readable)
+        {
+            self.unreadable += 1;
+            return;
+        }
+        self.raft.handle_message(self.now, envelope);
     }
 
     fn handle_transfer(&mut self, to: Option<NodeId>) {
@@ -232,9 +259,11 @@ impl Node {
                     self.refuse_all();
                 }
             }
+            Some(RaftAction::TransferExpired { to }) => self.event(Event::TransferExpired { to }),
             // Only now: an installed snapshot comes before the entries that follow it.
             None => {
                 self.apply_committed();
+                self.forget_overtaken_arrival();
                 self.answer_ready_reads();
                 self.take_snapshot();
                 return !self.outputs.is_empty();
@@ -245,43 +274,6 @@ impl Node {
 
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
-    }
-
-    /// A snapshot from the leader is here: get the bytes that the files lack, if any, before it
-    /// counts.
-    fn prepare(&mut self, snapshot: &Snapshot) {
-        let last = snapshot.last;
-        let table = LockTable::decode(&snapshot.data);
-        let (Ok(table), Some(from)) = (table, self.raft.leader()) else {
-            self.raft.snapshot_ready(self.now, last, false);
-            return;
-        };
-        let files = missing_bytes(&self.locks, &table);
-        self.arriving = Some((last, table));
-        if files.is_empty() {
-            self.raft.snapshot_ready(self.now, last, true);
-        } else {
-            self.outputs.push_back(Output::FetchFiles { snapshot: last, from, files });
-        }
-    }
-
-    fn handle_files_fetched(&mut self, snapshot: EntryId, complete: bool) {
-        if self.arriving.as_ref().is_some_and(|(last, _)| *last == snapshot) {
-            self.raft.snapshot_ready(self.now, snapshot, complete);
-        }
-    }
-
-    /// Consensus has put a snapshot in the place of the log: the state follows.
-    fn install(&mut self, last: EntryId) {
-        let arriving = self.arriving.take().filter(|(snapshot, _)| *snapshot == last);
-        let (_, locks) =
-            arriving.expect("consensus installs only the snapshot that was prepared last");
-        self.locks = locks;
-        self.applied = last.index;
-        self.snapshots.replace(last, self.now);
-        let locks = &self.locks;
-        self.routing.retain_sessions(|session| locks.has_session(session));
-        self.event(Event::SnapshotInstalled { last });
     }
 
     /// Takes a snapshot when it is time; hands it over once the files allow it.

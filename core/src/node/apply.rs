@@ -19,8 +19,10 @@ impl Node {
     fn apply(&mut self, entry: &Entry) {
         let command = match &entry.payload {
             Payload::Empty | Payload::Membership(_) => None,
-            // Every node applies the same bytes, so all of them skip what none can read.
-            Payload::Command(bytes) => codec::decode::<Command>(bytes).ok(),
+            Payload::Command(bytes) => {
+                let command = codec::decode::<Command>(bytes);
+                Some(command.expect("a command is read once before its entry is taken"))
+            }
         };
         let mut applied = core::mem::take(&mut self.buffer);
         self.locks.apply(entry.id.index, entry.stamp, command, &mut applied);
@@ -64,7 +66,8 @@ impl Node {
             }
             Notice::KeptAlive { session, result } => {
                 let of_session = |key| matches!(key, RequestKey::KeepAlive(of, _) if of == session);
-                if let Some((RequestKey::KeepAlive(_, id), conn)) = take_key(asked, of_session) {
+                while let Some((RequestKey::KeepAlive(_, id), conn)) = take_key(asked, of_session) {
+                    let result = result.clone();
                     self.reply(conn, Reply::KeptAlive { id, session, index, result });
                 }
             }
@@ -99,6 +102,14 @@ impl Node {
         if let Some(conn) = asker.or_else(|| self.routing.connection(session)) {
             self.reply(conn, reply);
         }
+    }
+}
+
+/// Whether this node can read the command of an entry, if it has one.
+pub(super) fn is_readable(entry: &Entry) -> bool {
+    match &entry.payload {
+        Payload::Empty | Payload::Membership(_) => true,
+        Payload::Command(bytes) => codec::decode::<Command>(bytes).is_ok(),
     }
 }
 

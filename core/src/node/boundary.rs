@@ -39,14 +39,16 @@ pub enum Input {
         /// The index of that entry.
         up_to: LogIndex,
     },
-    /// The answer to [`Output::FetchFiles`]. When it succeeded, the bytes are durable.
+    /// The answer to [`Output::FetchFiles`]. When it succeeded, the bytes that were asked for are
+    /// durable; nothing is said of those before them, for which [`Input::EffectsDurable`] speaks.
     FilesFetched {
         /// The snapshot that the files were fetched for.
         snapshot: EntryId,
         /// Whether every file has the length and the checksum that were asked for.
         complete: bool,
     },
-    /// Hand leadership over, as before a planned stop. Ignored by a node that does not lead.
+    /// Hand leadership over, as before a planned stop. It ends with a change of
+    /// [`Event::Role`], with [`Event::TransferRefused`], or with [`Event::TransferExpired`].
     TransferLeadership {
         /// To whom; `None` leaves the choice to the leader.
         to: Option<NodeId>,
@@ -138,6 +140,11 @@ pub enum Event {
     },
     /// Leadership was to be handed over, and will not be.
     TransferRefused(TransferRefused),
+    /// Leadership was to be handed over, and was not in time: this node goes on leading.
+    TransferExpired {
+        /// To whom.
+        to: NodeId,
+    },
     /// The lock table did something.
     Lock {
         /// At this index.
@@ -179,6 +186,19 @@ pub enum StartError {
     Recovered(RecoveredError),
     /// What its storage gave back is no lock table.
     Snapshot(DecodeError),
+    /// The lock table is of another index, or of a later time, than the snapshot that it is in.
+    OtherState {
+        /// Where in the log the lock table is.
+        state: LogIndex,
+        /// The last entry that the snapshot covers.
+        snapshot: EntryId,
+    },
+    /// An entry of the log carries a command that this program cannot read: it was written by a
+    /// later version, or is damaged.
+    Unreadable {
+        /// The entry.
+        entry: EntryId,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -187,6 +207,14 @@ impl fmt::Display for StartError {
             Self::Config(error) => write!(f, "the settings do not work: {error}"),
             Self::Recovered(error) => write!(f, "the stored log is damaged: {error}"),
             Self::Snapshot(error) => write!(f, "the stored snapshot is damaged: {error}"),
+            Self::OtherState { state, snapshot } => {
+                write!(f, "the stored snapshot of {snapshot} holds the state at {state}")
+            }
+            Self::Unreadable { entry } => write!(
+                f,
+                "entry {entry} of the stored log cannot be read: it is damaged, or was written by \
+                 a later version"
+            ),
         }
     }
 }

@@ -1,21 +1,26 @@
 //! Keep-alives on their way into the log: those of one interval share an entry.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::ids::{ConnectionId, RequestId};
+use crate::ids::{ConnectionId, RequestId, SessionId};
 use crate::lock::KEEP_ALIVES_MAX;
 use crate::message::{KeepAlive, RequestKey};
 use crate::time::Time;
 
-/// The keep-alives that will go into the log together.
+/// The most bytes of the keep-alives that are collected, about.
+const BYTES_MAX: usize = 1 << 20;
+
+/// The keep-alives that will go into the log together: one of each session, the latest.
 ///
-/// Invariant: `deadline` is there exactly when something is collected, and never more than
-/// [`KEEP_ALIVES_MAX`] are.
+/// Invariants: `deadline` is there exactly when something is collected; there are never more than
+/// [`KEEP_ALIVES_MAX`] requests, nor many more than [`BYTES_MAX`] bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeepAlives {
-    collected: Vec<KeepAlive>,
-    /// Who asked for each of them, in the same order.
+    collected: BTreeMap<SessionId, KeepAlive>,
+    /// Who asked for them.
     requests: Vec<(RequestKey, ConnectionId)>,
+    bytes: usize,
     deadline: Option<Time>,
 }
 
@@ -29,7 +34,10 @@ impl KeepAlives {
         deadline: Time,
     ) {
         self.requests.push((RequestKey::KeepAlive(keep_alive.session, id), conn));
-        self.collected.push(keep_alive);
+        self.bytes += size(&keep_alive);
+        if let Some(earlier) = self.collected.insert(keep_alive.session, keep_alive) {
+            self.bytes -= size(&earlier);
+        }
         self.deadline.get_or_insert(deadline);
     }
 
@@ -38,20 +46,27 @@ impl KeepAlives {
         self.deadline
     }
 
-    /// Whether no other one fits into the entry.
+    /// Whether they should go into the log before any other is added.
     pub(super) fn is_full(&self) -> bool {
-        self.collected.len() >= KEEP_ALIVES_MAX
+        self.requests.len() >= KEEP_ALIVES_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Takes all of them, and who asked for them.
+    /// Takes all of them, by session, and who asked for them.
     pub(super) fn take(&mut self) -> (Vec<KeepAlive>, Vec<(RequestKey, ConnectionId)>) {
-        self.deadline = None;
-        (core::mem::take(&mut self.collected), core::mem::take(&mut self.requests))
+        let taken = core::mem::take(self);
+        (taken.collected.into_values().collect(), taken.requests)
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.collected.len(), self.requests.len(), "each is asked for by someone");
+        assert!(self.collected.len() <= self.requests.len(), "each is asked for by someone");
         assert_eq!(self.deadline.is_some(), !self.collected.is_empty(), "none waits for ever");
-        assert!(self.collected.len() <= KEEP_ALIVES_MAX, "they fit into one entry");
+        assert!(self.requests.len() <= KEEP_ALIVES_MAX, "they fit into one entry");
+        let bytes: usize = self.collected.values().map(size).sum();
+        assert_eq!(self.bytes, bytes, "the bytes are those of what is collected");
     }
+}
+
+/// About how many bytes a keep-alive has at most: every number in it has up to eight.
+fn size(keep_alive: &KeepAlive) -> usize {
+    8 * (3 + keep_alive.acked.except.len())
 }

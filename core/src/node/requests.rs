@@ -11,7 +11,7 @@ use super::reads::PendingRead;
 use crate::codec;
 use crate::config::READ_BYTES_MAX;
 use crate::config::REQUEST_BYTES_MAX;
-use crate::ids::{ConnectionId, RequestId};
+use crate::ids::{ConnectionId, EntryId, RequestId};
 use crate::lock::Command;
 use crate::message::{
     Answer, Consistency, KeepAlive, Payload, Query, Reply, Request, RequestKey, Unavailable,
@@ -48,6 +48,15 @@ impl Node {
         } else {
             self.raft.propose(self.now, Payload::Command(bytes))
         };
+        self.expect(proposed, requests);
+    }
+
+    /// Remembers who asked for an entry; or tells them why there is none.
+    fn expect(
+        &mut self,
+        proposed: Result<EntryId, Unavailable>,
+        requests: Vec<(RequestKey, ConnectionId)>,
+    ) {
         match proposed {
             Ok(entry) => self.routing.expect(entry, requests),
             Err(reason) => self.refuse(requests, reason),
@@ -98,24 +107,32 @@ impl Node {
     /// One entry renews the leases of all sessions that asked for it lately.
     pub(super) fn propose_keep_alives(&mut self) {
         let (keep_alives, requests) = self.keep_alives.take();
-        self.propose(&Command::KeepAlive(keep_alives), requests);
+        let bytes = Bytes::from(codec::encode(&Command::KeepAlive(keep_alives)));
+        let proposed = self.raft.propose_lease(self.now, Payload::Command(bytes));
+        self.expect(proposed, requests);
     }
 
-    /// When something in the lock table is due and no entry will say so; `None` when this node
-    /// does not lead, when nothing will ever be due, or when an entry on its way says so.
+    /// When lease time must be carried into the log by an entry of its own: when something in the
+    /// lock table is due, and before that every now and then, so that a leader that is deposed
+    /// loses little of the time that it measured.
+    ///
+    /// `None` when this node does not lead, when nothing will ever be due, or when an entry on its
+    /// way carries the time.
     pub(super) fn lease_deadline(&self) -> Option<Time> {
         let lease_now = self.raft.lease_now(self.now)?;
         let due = self.locks.next_due()?;
+        let last = self.raft.last_stamp();
         let under_way = self.raft.log_last().index > self.applied;
-        if under_way && self.raft.last_stamp() >= due {
+        if under_way && last >= due {
             return None;
         }
-        Some(self.now.after(due.since(lease_now)).max(self.lease_retry))
+        let next = due.min(last.after(self.locks.limits().session_lease_min / 2));
+        Some(self.now.after(next.since(lease_now)).max(self.lease_retry))
     }
 
     /// Carries lease time into the log by an entry that does nothing else.
     pub(super) fn propose_lease_time(&mut self) {
-        if self.raft.propose(self.now, Payload::Empty).is_err() {
+        if self.raft.propose_lease(self.now, Payload::Empty).is_err() {
             self.lease_retry = self.now.after(self.config.heartbeat_interval);
         }
     }

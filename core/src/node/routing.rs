@@ -71,6 +71,9 @@ impl Routing {
 
     /// A connection is gone.
     pub(super) fn disconnect(&mut self, conn: ConnectionId) {
+        for pending in self.pending.values_mut() {
+            pending.requests.retain(|(_, of)| *of != conn);
+        }
         let gone: Vec<(ConnectionId, SessionId)> = self
             .of_connection
             .range((conn, SessionId::ZERO)..=(conn, SessionId::MAX))

@@ -86,6 +86,17 @@ impl Snapshots {
         self.waiting.take()
     }
 
+    /// Whether a snapshot has waited for the files for so long that their disk must be taken for
+    /// one that hangs.
+    pub(super) fn is_stalled(&self, config: &Config, now: Time) -> bool {
+        self.waiting.is_some() && now.since(self.taken) >= config.write_stall_timeout
+    }
+
+    /// Whether all effects so far are durable.
+    pub(super) fn are_effects_durable(&self) -> bool {
+        self.effects_durable >= self.last_effect
+    }
+
     /// The files are durable up to `up_to`. An earlier answer that comes late changes nothing.
     pub(super) fn effects_durable(&mut self, up_to: LogIndex) {
         self.effects_durable = self.effects_durable.max(up_to);

@@ -48,6 +48,10 @@ impl Node {
     pub fn status(&self) -> Status {
         let raft = &self.raft;
         let counts = self.locks.counts();
+        let mut dropped = raft.drops().clone();
+        if self.unreadable > 0 {
+            *dropped.entry(DropReason::Malformed).or_default() += self.unreadable;
+        }
         Status {
             id: raft.id(),
             role: raft.role(),
@@ -60,7 +64,7 @@ impl Node {
             durable: raft.durable(),
             membership: raft.membership().clone(),
             progress: raft.progress().collect(),
-            dropped: raft.drops().clone(),
+            dropped,
             counts,
         }
     }

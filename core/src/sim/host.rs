@@ -1,6 +1,6 @@
 //! The host of one node: its disk, its files, and everything that goes in and out.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -32,6 +32,8 @@ pub(super) struct Host {
     /// The files as a reader sees them, and what is durable of them.
     files: Files,
     durable_files: Files,
+    /// The entries whose effects are in `files` and not yet durable, one for each effect.
+    effects: VecDeque<LogIndex>,
 }
 
 impl Host {
@@ -50,6 +52,7 @@ impl Host {
             disk,
             files: Files::new(),
             durable_files: Files::new(),
+            effects: VecDeque::new(),
         })
     }
 
@@ -69,6 +72,7 @@ impl Host {
         self.node = None;
         self.incarnation += 1;
         self.files.clone_from(&self.durable_files);
+        self.effects.clear();
     }
 
     pub(super) fn restart(&mut self, config: &Config, now: Time) {
@@ -86,17 +90,30 @@ impl Host {
         if self.incarnation == incarnation { self.node.as_mut() } else { None }
     }
 
+    /// Takes bytes that were fetched, if they are all there and right; otherwise changes nothing.
+    /// What a file has beyond them stays.
     fn fetched(&mut self, fetch: &Fetch, ranges: Vec<Option<Vec<u8>>>) -> bool {
-        let mut complete = true;
+        let mut whole = Files::new();
         for (missing, range) in fetch.files.iter().zip(ranges) {
-            let content = self.files.entry(missing.file.clone()).or_default();
-            content.truncate(position(missing.offset));
-            content.extend(range.unwrap_or_default());
-            complete &=
-                content.len() as u64 == missing.length && Checksum::of(content) == missing.checksum;
-            self.durable_files.insert(missing.file.clone(), content.clone());
+            let known = self.files.get(&missing.file).map(Vec::as_slice).unwrap_or_default();
+            let Some(prefix) = known.get(..position(missing.offset)) else { return false };
+            let content = [prefix, &range.unwrap_or_default()].concat();
+            let is_right = content.len() as u64 == missing.length
+                && Checksum::of(&content) == missing.checksum;
+            if !is_right {
+                return false;
+            }
+            whole.insert(missing.file.clone(), content);
         }
-        complete
+        for (file, content) in whole {
+            for files in [&mut self.files, &mut self.durable_files] {
+                let known = files.entry(file.clone()).or_default();
+                if known.len() < content.len() {
+                    known.clone_from(&content);
+                }
+            }
+        }
+        true
     }
 }
 
@@ -154,6 +171,7 @@ impl Cluster {
             }
             Output::Effect(effect) => {
                 write(&mut host.files, &effect);
+                host.effects.push_back(effect.index);
                 self.queue.push(disk, Event::EffectDurable { node: id, incarnation, effect });
             }
             Output::Reply { conn, reply } => self.send_reply(conn, &reply),
@@ -200,7 +218,11 @@ impl Cluster {
         let Some(host) = self.hosts.get_mut(&id) else { return };
         if host.node_of(incarnation).is_some() {
             write(&mut host.durable_files, effect);
-            self.input(id, Input::EffectsDurable { up_to });
+            host.effects.pop_front();
+            // An entry is done when the last of its effects is.
+            if host.effects.front() != Some(&up_to) {
+                self.input(id, Input::EffectsDurable { up_to });
+            }
         }
     }
 

@@ -110,7 +110,10 @@ impl Checks {
         match event {
             Event::Lock { index, event } => seen.events.entry(index).or_default().push(event),
             Event::SnapshotInstalled { last } => seen.installed = Some(last),
-            Event::Role { .. } | Event::TransferRefused(_) | Event::SnapshotTaken { .. } => (),
+            Event::Role { .. }
+            | Event::TransferRefused(_)
+            | Event::TransferExpired { .. }
+            | Event::SnapshotTaken { .. } => (),
         }
     }
 

@@ -82,7 +82,9 @@ impl Topic {
 
     fn of_event(event: &Event) -> Self {
         match event {
-            Event::Role { .. } | Event::TransferRefused(_) => Self::Roles,
+            Event::Role { .. } | Event::TransferRefused(_) | Event::TransferExpired { .. } => {
+                Self::Roles
+            }
             Event::Lock { .. } => Self::Locks,
             Event::SnapshotTaken { .. } | Event::SnapshotInstalled { .. } => Self::Snapshots,
         }

@@ -15,6 +15,9 @@ impl Words {
     pub(super) fn event(&self, node: NodeId, event: &Event) -> String {
         match event {
             Event::Role { role, term, leader } => role_words(node, *role, term.value(), *leader),
+            Event::TransferExpired { to } => {
+                format!("{node} hands nothing over: {to} did not take it in time")
+            }
             Event::TransferRefused(reason) => format!("{node} hands nothing over: {reason}"),
             Event::Lock { index, event } => format!("= {index}: {}", self.lock_event(event)),
             Event::SnapshotTaken { last } => format!("{node} took snapshot {last}"),
