@@ -198,7 +198,7 @@ fn no_two_servers_apply_different_entries_at_an_index() {
     lab.elect(2);
     hold(&mut lab, 2, bob, "heard by a majority");
     lab.heal();
-    lab.run(Duration::from_secs(1));
+    lab.run(Duration::from_millis(900));
     assert_eq!(lab.status(1).role, Role::Follower);
     assert!(!lab.log_of(1).contains(&unheard), "it was never applied, and gives way");
     let last = lab.status(2).applied;

@@ -3,12 +3,16 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use quorlock_core::codec;
 use quorlock_core::config::{Config, Limits};
-use quorlock_core::ids::{ConnectionId, EntryId, LogIndex, NodeId, ReadRound, Term};
+use quorlock_core::ids::{
+    ConnectionId, EntryId, LogIndex, NodeId, ReadRound, Sequence, SessionId, Term,
+};
+use quorlock_core::lock::Command;
 use quorlock_core::membership::Membership;
 use quorlock_core::message::{
-    AppendEntries, AppendEntriesReply, AppendResult, Entry, Envelope, Message, Payload, Recovered,
-    Reply, Request, VoteReply, VoteRequest, WriteBatch,
+    Acked, AppendEntries, AppendEntriesReply, AppendResult, Entry, Envelope, Message, Op, Payload,
+    Recovered, Reply, Request, Submission, VoteReply, VoteRequest, WriteBatch,
 };
 use quorlock_core::node::{Input, Node, Output, Status, Timer};
 use quorlock_core::raft::{RaftTimer, Role};
@@ -341,7 +345,14 @@ pub(crate) fn at(index: u64, term: u64) -> EntryId {
 /// The entry of a term at an index. What it carries names it, and no lock table can read it.
 pub(crate) fn entry(index: u64, term: u64) -> Entry {
     let id = at(index, term);
-    let payload = Payload::Command(Bytes::from(id.to_string()));
+    // A request of a session that nobody opened: it tells entries apart, and changes nothing.
+    let command = Command::Submit(Submission {
+        session: SessionId::new(1_000_000 + index),
+        sequence: Sequence::new(term),
+        acked: Acked::default(),
+        op: Op::CloseSession,
+    });
+    let payload = Payload::Command(Bytes::from(codec::encode(&command)));
     Entry { id, stamp: LeaseTime::ZERO, payload }
 }
 
