@@ -210,6 +210,55 @@ fn a_late_pre_vote_begins_no_second_campaign() {
     late(&mut node);
 }
 
+/// Hazards 45 and 46, for real votes: a grant or a refusal counts for its own campaign alone.
+#[test]
+fn a_vote_of_another_campaign_does_not_count() {
+    let mut node = Solo::new(3);
+    node.receive(2, append(3, EntryId::ZERO, Vec::new(), 0));
+    node.persist_all();
+    node.pre_campaign();
+    let campaign = node.status().term.next();
+    let before = campaign.previous();
+    node.receive(2, Message::PreVoteReply(VoteReply { term: before, campaign, granted: true }));
+    node.persist_all();
+    for other in [before, before.previous(), campaign.next()] {
+        for granted in [false, true] {
+            for peer in [2, 3] {
+                let vote = VoteReply { term: campaign, campaign: other, granted };
+                node.receive(peer, Message::RequestVoteReply(vote));
+            }
+            assert_eq!((node.status().role, node.status().term), (Role::Candidate, campaign));
+        }
+    }
+    let vote = VoteReply { term: campaign, campaign, granted: true };
+    node.receive(2, Message::RequestVoteReply(vote));
+    assert_eq!(node.status().role, Role::Leader);
+}
+
+/// Hazards 40 and N15 (thesis, 4.2.3): who cannot hear the leader campaigns, and those who can hear it
+/// raise their terms, so that it has to step down. Only a hand-over is an exception.
+#[test]
+fn a_campaign_against_a_live_leader_raises_no_term() {
+    let mut follower = Solo::new(3);
+    follower.receive(2, append(1, EntryId::ZERO, Vec::new(), 0));
+    let mut leader = Solo::new(3);
+    leader.elect(&[2]);
+    for mut node in [follower, leader] {
+        node.persist_all();
+        node.sent();
+        let role = node.status().role;
+        let request = vote_request(9, id(1, 9));
+        node.receive(3, Message::RequestVote(request.clone()));
+        assert_eq!((node.status().term, node.status().role), (Term::new(1), role));
+        assert!(node.writes.is_empty());
+        assert!(node.votes().iter().all(|vote| !vote.granted && vote.term == Term::new(1)));
+        node.receive(3, Message::RequestVote(VoteRequest { transfer: true, ..request }));
+        node.persist_all();
+        assert_eq!((node.status().term, node.status().role), (Term::new(9), Role::Follower));
+        assert_eq!(node.votes().last().map(|vote| vote.granted), Some(true));
+    }
+}
+
 /// Hazard 47 (openraft b06cbb37): a vote was changed on merely seeing a higher one.
 #[test]
 fn a_vote_changes_only_with_a_grant_or_a_candidacy() {

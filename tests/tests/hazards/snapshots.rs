@@ -348,9 +348,19 @@ fn a_stored_snapshot_whose_data_is_of_another_index_is_refused() {
 /// the next leader's.
 #[test]
 fn pieces_of_two_leaders_never_mix() {
-    let mut node = follower(1);
+    // The same snapshot, even.
     let theirs = snapshot_at(1, 5);
     let end = theirs.data.len();
+    let mut node = follower(1);
+    node.receive(2, install_piece(1, &theirs, 0, 10));
+    node.receive(3, install_piece(2, &theirs, 10, end));
+    node.persist_all();
+    assert_eq!(
+        (installations(&node), results(&mut node).last()),
+        (0, Some(&(theirs.last, received(0))))
+    );
+
+    let mut node = follower(1);
     let stamp = LeaseTime::from_micros(6_000);
     let ours = Snapshot { last: id(2, 5), stamp, ..theirs.clone() };
     node.receive(2, install_piece(1, &theirs, 0, 10));
