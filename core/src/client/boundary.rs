@@ -209,7 +209,7 @@ pub struct HeldLock<'a> {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(rejection) => write!(f, "rejected: {rejection:?}"),
+            Self::Rejected(rejection) => write!(f, "rejected: {rejection}"),
             Self::SessionEnded(ending) => write!(f, "not done: {ending}"),
             Self::Unknown => f.write_str(
                 "unknown: it was sent, but the session ended before an \
@@ -230,7 +230,7 @@ impl fmt::Display for Ending {
             Self::Forgotten => f.write_str("the cluster does not know the session any more"),
             Self::LeaseRanOut => f.write_str("the cluster was not heard from in time"),
             Self::NotOpened => f.write_str("the session could not be opened in time"),
-            Self::Refused(rejection) => write!(f, "the session was refused: {rejection:?}"),
+            Self::Refused(rejection) => write!(f, "the session was refused: {rejection}"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! something only the client can say ([`CallError`](crate::client::CallError)).
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -338,6 +339,66 @@ pub enum Rejection {
     TooManyPendingBytes,
 }
 
+/// For people: what happened, and what to do about it.
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SessionUnknown => f.write_str("the cluster knows no such session: it has ended"),
+            Self::OutOfOrder { expected } => write!(f, "request {expected} is due first"),
+            Self::ResultEvicted => {
+                f.write_str("it was decided before, and the outcome is no longer kept")
+            }
+            Self::WindowFull => {
+                f.write_str("too many requests are open: wait until some are answered")
+            }
+            Self::TooManySessions => {
+                f.write_str("the cluster has as many sessions as its limits allow: try again later")
+            }
+            Self::LeaseOutOfRange { min, max } => {
+                write!(f, "the cluster takes leases from {min:?} to {max:?}: ask for one of those")
+            }
+            Self::NotObtained => f.write_str("somebody else holds the lock"),
+            Self::TimedOut => f.write_str("the wait for the lock took too long"),
+            Self::Cancelled => f.write_str("the wait for the lock was cancelled"),
+            Self::AlreadyWaiting => f.write_str("this session waits for the lock already"),
+            Self::AlreadyHeld { token } => {
+                write!(f, "this session holds the lock itself, with token {token}: release it first")
+            }
+            Self::NotWaiting => f.write_str("it does not wait, or not any more"),
+            Self::NotHolder { current: Some(token) } => {
+                write!(f, "the lock is not held with this token: the present one is {token}")
+            }
+            Self::NotHolder { current: None } => f.write_str("nobody holds the lock"),
+            Self::WrongGuard { guard } => {
+                write!(f, "lock {guard:?} guards the file: append under that one")
+            }
+            Self::AppendTooLarge { bytes_max } => {
+                write!(f, "one request appends at most {bytes_max} bytes: split it")
+            }
+            Self::TooManyAppends { appends_max } => {
+                write!(f, "one request carries at most {appends_max} appends: split it")
+            }
+            Self::FileFull => f.write_str("the file cannot become any longer: begin another one"),
+            Self::TooManyLocks => f.write_str(
+                "as many locks are held or waited for as the cluster's limits allow: try again later",
+            ),
+            Self::TooManyWaiters => f.write_str(
+                "as many sessions wait for the lock as the cluster's limits allow: try again later",
+            ),
+            Self::TooManyPlaces => f.write_str(
+                "the session holds or waits for as many locks as the cluster's limits allow: \
+                 release some first",
+            ),
+            Self::TooManyFiles => {
+                f.write_str("the cluster has as many files as its limits allow")
+            }
+            Self::TooManyPendingBytes => f.write_str(
+                "as many bytes wait for their turn as the cluster's limits allow: try again later",
+            ),
+        }
+    }
+}
+
 /// What a node tells a client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Reply {
@@ -465,6 +526,22 @@ pub enum EndCause {
         /// Why.
         reason: Text,
     },
+}
+
+/// For people, as in "the hold is over: ...".
+impl fmt::Display for EndCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Released => f.write_str("it was released"),
+            Self::SessionClosed => f.write_str("the holder closed its session"),
+            Self::SessionExpired => f.write_str("the holder's session expired"),
+            Self::HoldTimedOut => f.write_str("it was held for longer than was asked for"),
+            Self::Broken { by, reason } => {
+                let Label { host, pid, user, .. } = by;
+                write!(f, "broken by {user}@{host} (process {pid}): {reason}")
+            }
+        }
+    }
 }
 
 /// Why a node cannot serve a request.

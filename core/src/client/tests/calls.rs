@@ -389,7 +389,7 @@ fn errors_say_what_happened() {
         CallError::TooManyCalls,
     ]
     .map(|error| std::string::ToString::to_string(&error));
-    assert_eq!(texts[0], "rejected: NotObtained");
+    assert_eq!(texts[0], "rejected: somebody else holds the lock");
     assert_eq!(texts[1], "not done: the cluster was not heard from in time");
     assert!(texts[2].contains("may or may not"));
     assert!(texts[3].starts_with("not sent"));
