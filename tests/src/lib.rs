@@ -8,6 +8,8 @@
 //!   decoded with the rules;
 //! - `exploration` tries every order of few events;
 //! - `cluster` uses the simulator as its users do, and `readme` the README;
+//! - `native` starts [clusters of real processes](native) on loopback, and does to them what happens to
+//!   machines;
 //! - `digests` compares the bytes of debug, release and wasm32 builds;
 //! - `tidy` reads the repository, and holds the rules that no compiler checks.
 //!
@@ -18,6 +20,7 @@
 
 pub mod lab;
 pub mod lock_model;
+pub mod native;
 pub mod script;
 
 /// The README's code, as a doc test.

@@ -48,11 +48,11 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The names of all functions in the sources of the tests and of the core.
+/// The names of all functions in the sources of the tests, of the core and of the native host.
 fn functions() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let folders = ["tests", "src", "../core/src"].map(|folder| tests_folder().join(folder));
-    let mut left: Vec<PathBuf> = folders.into();
+    let folders = ["tests", "src", "../core/src", "../host-native/src", "../host-native/tests"];
+    let mut left: Vec<PathBuf> = folders.map(|folder| tests_folder().join(folder)).into();
     while let Some(path) = left.pop() {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a folder can be read");
