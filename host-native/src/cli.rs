@@ -2,19 +2,19 @@
 //!
 //! # Rules that hold for every command
 //!
-//! - Results go to stdout, in the format that `-o` names ([`output`]); messages go to stderr. Whoever
+//! - Results go to stdout, in the format that `-o` names (`output`); messages go to stderr. Whoever
 //!   reads stdout may stop reading at any time: that is no error.
-//! - How the cluster is found is the same everywhere ([`connection`]), and no call to it waits for
+//! - How the cluster is found is the same everywhere (`connection`), and no call to it waits for
 //!   longer than `--timeout`.
-//! - A command ends with an [`Exit`]. What went wrong is a [`Failure`]: what happened, why, and what to
-//!   do next ([`exit`]).
+//! - A command ends with an `Exit`. What went wrong is a `Failure`: what happened, why, and what to
+//!   do next (`exit`).
 //! - Nothing is drawn, coloured or refreshed unless it goes to a terminal.
 //!
 //! # How it is laid out
 //!
-//! Every command has a struct of arguments and a function that takes them with the [`Context`], in a
+//! Every command has a struct of arguments and a function that takes them with the `Context`, in a
 //! module of its own. Commands are plain functions; those that talk to the network make the runtime
-//! that they need ([`Context::block_on`]), so that a command that needs none starts none.
+//! that they need (`Context::block_on`), so that a command that needs none starts none.
 
 mod acquire;
 mod append;

@@ -16,7 +16,7 @@
 //! time the next session gets the lock, the group is gone.
 //!
 //! When the guard itself is killed, `run` sees that the other pipe closed, and starts another one
-//! ([`super::run`]). Both killed at one moment leave only the kernel's signal at the parent's death,
+//! ([`super::run`](mod@super::run)). Both killed at one moment leave only the kernel's signal at the parent's death,
 //! which reaches the command, but not what the command started.
 
 use std::io::{BufRead as _, Write as _};

@@ -3,9 +3,9 @@
 //! Three processes take part:
 //!
 //! - `quorlock run` keeps the session, and with it the lock. It passes signals on, and ends the command
-//!   before the lease can end ([`supervise`], [`timing`]).
+//!   before the lease can end ([`supervise`](mod@supervise), [`timing`]).
 //! - The command, in a process group of its own, which begins as this program and only then becomes the
-//!   command ([`group`], [`exec`]).
+//!   command ([`group`], [`exec`](mod@exec)).
 //! - The guard, which ends the command when `quorlock run` cannot ([`super::guard`]).
 //!
 //! # What it promises

@@ -1,4 +1,4 @@
-//! A real lock, as [`super::supervise`] sees it.
+//! A real lock, as [`super::supervise`](mod@super::supervise) sees it.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Starts this very program again, in another role.
 //!
 //! `quorlock run` needs two helpers that are processes of their own: the guard, and the step between
-//! fork and exec ([`super::exec`]). Both are this program with a hidden command, so there is nothing
+//! fork and exec ([`super::exec`](mod@super::exec)). Both are this program with a hidden command, so there is nothing
 //! else to install, and their version is always ours.
 
 use std::ffi::{OsStr, OsString};
